@@ -1,0 +1,1 @@
+"""Every way in: the sensor fleet, the server fleet, replay of recordings."""

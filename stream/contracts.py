@@ -1,0 +1,131 @@
+"""The wire contracts: topic names, record shapes, reason codes. Timestamps are epoch milliseconds UTC."""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one Tidewatch installation."""
+
+    readings: str = "sensor.readings"
+    sessions: str = "server.sessions"
+    scores: str = "device.scores"
+    alerts: str = "device.alerts"
+    rejects: str = "rejects"
+    state: str = "device.state"
+    truth: str = "fault.truth"
+
+    @classmethod
+    def prefixed(cls, prefix: str) -> "Topics":
+        """The same topics under ``prefix``, so that two installations can share a broker."""
+        return cls(**{field.name: prefix + str(field.default) for field in fields(cls)})
+
+    def names(self) -> tuple[str, ...]:
+        """Every topic name."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+
+class Reason(StrEnum):
+    """Why a record went to ``rejects``; travels in the header ``tw_reason``."""
+
+    EMPTY = "empty"
+    """No value at all."""
+    TOO_LARGE = "too_large"
+    """More bytes than ``max_bytes``."""
+    MALFORMED = "malformed"
+    """Not JSON (``NaN`` and ``Infinity`` are not JSON), or not an object."""
+    MISSING_FIELD = "missing_field"
+    """A required field is absent."""
+    WRONG_TYPE = "wrong_type"
+    """A field holds another type than the contract says."""
+    NOT_FINITE = "not_finite"
+    """A number too large for a double, or not a number."""
+    NO_VALUES = "no_values"
+    """A reading without a single metric."""
+    BAD_TIMESTAMP = "bad_timestamp"
+    """Unreadable, before 1970 or after 2199."""
+    FUTURE = "future"
+    """Further ahead than the device's clock or the broker's allows."""
+    LATE = "late"
+    """Every window it belongs to is closed."""
+    DUPLICATE = "duplicate"
+    """The same device and timestamp, once more."""
+    TOO_MANY_METRICS = "too_many_metrics"
+    """More metrics than ``max_metrics`` allows, in a reading or for a device."""
+
+
+class MetricStatistics(msgspec.Struct, frozen=True, gc=False):
+    """One metric over one window; ``std`` is the sample standard deviation, null below two readings."""
+
+    count: int
+    mean: float
+    std: float | None
+    min: float
+    max: float
+    last: float
+
+
+class Contributor(msgspec.Struct, frozen=True, gc=False):
+    """One feature's part in a verdict: share of the distance (0 to 1), what was seen, what is typical."""
+
+    feature: str
+    share: float
+    actual: float | None
+    typical: float
+
+
+class Score(msgspec.Struct, frozen=True, gc=False):
+    """One closed window and its verdict; the record of ``device.scores``, key = device id.
+
+    ``decision`` is the one-class SVM's decision value minus its calibrated threshold (negative =
+    anomaly), ``score`` 0 to 100 (50 at the threshold), ``severity`` the unbounded distance in units of
+    the typical one. All null while ``state`` is ``learning``.
+    """
+
+    device_id: str
+    source: str
+    window_start: int
+    window_end: int
+    count: int
+    metrics: dict[str, MetricStatistics]
+    state: Literal["learning", "scored"]
+    decision: float | None = None
+    score: float | None = None
+    severity: float | None = None
+    anomaly: bool = False
+    contributors: list[Contributor] = []
+    model_version: str | None = None
+
+
+class Alert(msgspec.Struct, frozen=True, gc=False):
+    """One change of an alert's state; the record of ``device.alerts``, key = device id."""
+
+    alert_id: str
+    device_id: str
+    source: str
+    state: Literal["firing", "resolved"]
+    since: int
+    """Start of the first anomalous window of this alert."""
+    at: int
+    """End of the window that changed the state."""
+    score: float
+    """Highest score since the alert began."""
+    severity: float
+    contributors: list[Contributor]
+    model_version: str | None = None
+
+
+class Fault(msgspec.Struct, frozen=True, gc=False):
+    """One injected fault; the record of ``fault.truth``, key = device id. Half-open ``[start, end)``."""
+
+    fault_id: str
+    device_id: str
+    kind: str
+    metrics: list[str]
+    start: int
+    end: int
+    magnitude: float

@@ -1,0 +1,104 @@
+"""How every part of Tidewatch reaches Kafka: one place for client settings and topics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from scorers.errors import ConfigError, UnavailableError
+from stream.contracts import Topics
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where Kafka is; ``options`` are librdkafka settings such as ``security.protocol`` or ``sasl.password``."""
+
+    bootstrap: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def config(self, **overrides: object) -> dict[str, object]:
+        """A librdkafka configuration; ``overrides`` are spelt with underscores for dots."""
+        named = {name.replace("_", "."): value for name, value in overrides.items()}
+        return {"bootstrap.servers": self.bootstrap, **self.options, **named}
+
+
+def producer(broker: Broker, **overrides: object) -> Producer:
+    """An idempotent, compressing producer that places keys where Java clients would."""
+    defaults: dict[str, object] = {
+        "enable_idempotence": True,
+        "partitioner": "murmur2_random",
+        "compression_type": "lz4",
+        "linger_ms": 20,
+        "message_max_bytes": MAX_MESSAGE_BYTES,
+        "queue_buffering_max_messages": 500_000,
+    }
+    return Producer(broker.config(**(defaults | overrides)))
+
+
+def consumer(broker: Broker, group: str, **overrides: object) -> Consumer:
+    """A consumer that sees committed records only and whose offsets are committed by hand."""
+    defaults: dict[str, object] = {
+        "group_id": group,
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "enable_auto_offset_store": False,
+        "auto_offset_reset": "earliest",
+        "session_timeout_ms": 10_000,
+        "fetch_message_max_bytes": MAX_MESSAGE_BYTES,
+    }
+    return Consumer(broker.config(**(defaults | overrides)))
+
+
+def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list[NewTopic]:
+    """Every topic with its partitions, retention and size limit.
+
+    ``device.state`` is compacted and has as many partitions as the inputs: partition *p* of it
+    holds what partition *p* of the inputs needs to resume.
+    """
+    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    keep = size | {"retention.ms": str(7 * DAY_MS)}
+    compact = size | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+    return [
+        NewTopic(name, partitions, replication, config=compact if name == topics.state else keep)
+        for name in topics.names()
+    ]
+
+
+def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replication: int = 1) -> list[str]:
+    """Create what is missing; the names created.
+
+    Raises:
+        UnavailableError: no broker answered within 10 s.
+        ConfigError: the broker refused a topic.
+    """
+    admin = AdminClient(broker.config(socket_timeout_ms=10_000))
+    try:
+        present = admin.list_topics(timeout=10).topics
+    except KafkaException as error:
+        raise unreachable(broker, error) from error
+    wanted = [
+        topic
+        for topic in new_topics(topics, partitions=partitions, replication=replication)
+        if topic.topic not in present
+    ]
+    created = []
+    for name, future in (admin.create_topics(wanted, request_timeout=20) if wanted else {}).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ConfigError(f"Kafka refused to create topic {name!r}: {error.args[0].str()}.") from error
+        else:
+            created.append(name)
+    return created
+
+
+def unreachable(broker: Broker, error: Exception) -> UnavailableError:
+    """The one sentence for a broker that does not answer."""
+    return UnavailableError(
+        f"Kafka at {broker.bootstrap!r} does not answer ({error}); start it, or set TIDEWATCH_KAFKA to where it is."
+    )
