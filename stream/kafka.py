@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Topics
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 DAY_MS = 86_400_000
+
+Setting = str | int | float | bool
+"""A librdkafka setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +24,15 @@ class Broker:
     bootstrap: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def config(self, **overrides: object) -> dict[str, object]:
+    def config(self, **overrides: Setting) -> dict[str, Setting]:
         """A librdkafka configuration; ``overrides`` are spelt with underscores for dots."""
         named = {name.replace("_", "."): value for name, value in overrides.items()}
         return {"bootstrap.servers": self.bootstrap, **self.options, **named}
 
 
-def producer(broker: Broker, **overrides: object) -> Producer:
+def producer(broker: Broker, **overrides: Setting) -> Producer:
     """An idempotent, compressing producer that places keys where Java clients would."""
-    defaults: dict[str, object] = {
+    defaults: dict[str, Setting] = {
         "enable_idempotence": True,
         "partitioner": "murmur2_random",
         "compression_type": "lz4",
@@ -39,9 +43,9 @@ def producer(broker: Broker, **overrides: object) -> Producer:
     return Producer(broker.config(**(defaults | overrides)))
 
 
-def consumer(broker: Broker, group: str, **overrides: object) -> Consumer:
+def consumer(broker: Broker, group: str, **overrides: Setting) -> Consumer:
     """A consumer that sees committed records only and whose offsets are committed by hand."""
-    defaults: dict[str, object] = {
+    defaults: dict[str, Setting] = {
         "group_id": group,
         "isolation_level": "read_committed",
         "enable_auto_commit": False,
