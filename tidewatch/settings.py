@@ -1,0 +1,389 @@
+"""What a person can set: read once, here, and handed on as frozen values.
+
+Sources, weakest first: the defaults below, ``tidewatch.toml``, the environment, flags. Every source
+becomes a flat mapping of dotted names (``window.size_s``) to values, so that each setting can say
+where it came from. This is the only module that reads the environment.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from scorers.errors import ConfigError
+from stream.contracts import Topics
+from stream.kafka import Broker
+
+FILE = Path("tidewatch.toml")
+PREFIX = "TIDEWATCH_"
+SHORT = {"TIDEWATCH_KAFKA": "kafka.bootstrap", "TIDEWATCH_REDIS": "redis.url"}
+"""The two variables everybody sets, and what they stand for."""
+
+Origin = Literal["default", "file", "env", "flag"]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Seconds = Annotated[float, Field(ge=0.001, le=31_536_000)]
+"""At least a millisecond, at most a year."""
+
+
+def _address(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return url
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kafka(_Group):
+    """Where Kafka is and how to log in."""
+
+    bootstrap: str = Field(
+        default="localhost:9092",
+        pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$",
+        description="Brokers as `host:port`, separated by commas.",
+    )
+    options: dict[str, SecretStr] = Field(
+        default={},
+        description="librdkafka settings for security, such as `security.protocol` or `sasl.password`; kept secret.",
+    )
+
+    def broker(self) -> Broker:
+        """The broker these settings describe."""
+        return Broker(self.bootstrap, {name: value.get_secret_value() for name, value in self.options.items()})
+
+
+class Redis(_Group):
+    """Where Redis is."""
+
+    url: Annotated[SecretStr, AfterValidator(_address)] = Field(
+        default=SecretStr("redis://localhost:6379/0"),
+        description="`redis://`, `rediss://` (TLS) or `unix://` address, with the password if there is one.",
+    )
+
+
+class TopicNames(_Group):
+    """How the topics are named and cut."""
+
+    prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="Put before every topic name, so that installations can share a broker.",
+    )
+    partitions: int = Field(default=8, ge=1, le=10_000, description="Partitions of every topic; workers share them.")
+    replication: int = Field(default=1, ge=1, le=32, description="Copies Kafka keeps of every topic; 3 in production.")
+
+    def names(self) -> Topics:
+        """Every topic under the prefix."""
+        return Topics.prefixed(self.prefix)
+
+
+class Window(_Group):
+    """How readings are gathered, in event time."""
+
+    size_s: Seconds = Field(default=10.0, description="Length of a window.")
+    hop_s: Seconds | None = Field(
+        default=None, description="Distance between window starts; none means `size_s`, windows side by side."
+    )
+    grace_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=31_536_000,
+        description="How long a window waits for stragglers on its device's own clock.",
+    )
+    idle_s: Seconds = Field(
+        default=30.0, description="How long a quiet device's window waits on the clock of its partition."
+    )
+
+    @model_validator(mode="after")
+    def _hops_within(self) -> Self:
+        if self.hop_s is not None and self.hop_s > self.size_s:
+            raise ValueError(f"hop_s ({self.hop_s:g}) must not exceed size_s ({self.size_s:g}), or readings are lost")
+        return self
+
+    @property
+    def size_ms(self) -> int:
+        """Length in whole milliseconds."""
+        return whole_ms(self.size_s)
+
+    @property
+    def hop_ms(self) -> int:
+        """Distance between starts in whole milliseconds."""
+        return whole_ms(self.hop_s or self.size_s)
+
+    @property
+    def grace_ms(self) -> int:
+        """Grace in whole milliseconds."""
+        return whole_ms(self.grace_s)
+
+    @property
+    def idle_ms(self) -> int:
+        """Idle time in whole milliseconds."""
+        return whole_ms(self.idle_s)
+
+
+class Alerting(_Group):
+    """When odd windows become an alert: k of n, with hysteresis."""
+
+    k: int = Field(default=2, ge=1, description="Anomalous windows among the last `n` that fire an alert.")
+    n: int = Field(default=3, ge=1, le=1000, description="How many of a device's last windows count.")
+    clear: int = Field(
+        default=0, ge=0, description="Anomalous windows among the last `n` at or below which it resolves."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.clear < self.k <= self.n:
+            raise ValueError(f"clear < k <= n must hold, not clear={self.clear}, k={self.k}, n={self.n}")
+        return self
+
+
+class Worker(_Group):
+    """The stream: one or more processes that share the partitions."""
+
+    app: str = Field(
+        default="tidewatch",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="Name of the consumer group and of its transactions; workers with the same name share the work.",
+    )
+    epoch_s: Seconds = Field(default=1.0, description="How often outputs, state and progress are committed together.")
+    fleet: Folder = Field(default=Path("var/fleet"), description="The trained models; picked up anew when they change.")
+    dedupe: bool = Field(default=False, description="Count readings of the same device and timestamp once.")
+    max_bytes: int = Field(default=262_144, ge=1, le=4_194_304, description="Longer records go to `rejects`.")
+    max_metrics: int = Field(
+        default=256, ge=1, description="More metrics in a reading, or of a device, go to `rejects`."
+    )
+    max_ahead_s: Seconds = Field(
+        default=600.0, description="How far a reading may lie ahead of its record's Kafka timestamp."
+    )
+    max_jump_s: Seconds = Field(
+        default=3600.0, description="How far a device's clock may leap before a second reading must confirm it."
+    )
+
+    @property
+    def epoch_ms(self) -> int:
+        """Commit interval in whole milliseconds."""
+        return whole_ms(self.epoch_s)
+
+    @property
+    def max_ahead_ms(self) -> int:
+        """Tolerance for the future in whole milliseconds."""
+        return whole_ms(self.max_ahead_s)
+
+    @property
+    def max_jump_ms(self) -> int:
+        """Longest unconfirmed leap in whole milliseconds."""
+        return whole_ms(self.max_jump_s)
+
+
+class Parquet(_Group):
+    """The Parquet sink."""
+
+    folder: Folder = Field(
+        default=Path("var/parquet"), description="Where `predictions/` and `statistics/` are written."
+    )
+    max_rows: int = Field(default=100_000, ge=1, description="A file is closed at this many rows.")
+    max_seconds: Seconds = Field(default=30.0, description="A file is closed after this long, full or not.")
+
+
+class RedisSink(_Group):
+    """The Redis sink."""
+
+    history: int = Field(default=100, ge=1, description="Windows kept per device in its recent history.")
+    expire_s: int = Field(default=86_400, ge=1, description="Seconds after which a silent device is forgotten.")
+
+
+class Training(_Group):
+    """How one-class SVMs are trained."""
+
+    nu: float = Field(
+        default=0.05, gt=0, le=1, description="Share of training windows allowed outside (Schölkopf 2001)."
+    )
+    false_alarm_rate: float = Field(
+        default=0.002, gt=0, lt=1, description="Share of healthy windows that may be flagged; set on held-out windows."
+    )
+    min_windows: int = Field(default=50, ge=2, description="Devices with fewer windows keep learning.")
+    max_windows: int = Field(
+        default=2_000, ge=2, description="At most this many windows per device, evenly spaced, are used."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_windows > self.max_windows:
+            raise ValueError(f"min_windows ({self.min_windows}) must not exceed max_windows ({self.max_windows})")
+        return self
+
+
+class Settings(_Group):
+    """Everything that can be set, in groups."""
+
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    topics: TopicNames = TopicNames()
+    window: Window = Window()
+    alerting: Alerting = Alerting()
+    worker: Worker = Worker()
+    parquet: Parquet = Parquet()
+    redis_sink: RedisSink = RedisSink()
+    training: Training = Training()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One value as it was found: which kind of source, and its name for a person."""
+
+    value: object
+    origin: Origin
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of ``tidewatch config``; ``value`` is masked."""
+
+    field: str
+    value: str
+    origin: Origin
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The settings in force, and where each one came from."""
+
+    settings: Settings
+    given: Mapping[str, Given]
+
+    def origin(self, field: str) -> Origin:
+        """Where ``field``, a dotted name, was last set."""
+        found = [given.origin for name, given in self.given.items() if name == field or name.startswith(field + ".")]
+        return found[-1] if found else "default"
+
+    def configured(self, field: str) -> bool:
+        """Whether anybody set ``field``, so that its default no longer applies."""
+        return self.origin(field) != "default"
+
+    def masked(self) -> list[Row]:
+        """Every setting as a person or a log may see it."""
+        return [
+            Row(field, mask(getattr(getattr(self.settings, group), name)), self.origin(field), description)
+            for field, group, name, description in described()
+        ]
+
+
+def load(
+    flags: Mapping[str, object] | None = None, *, config: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> InForce:
+    """Read every source; ``flags`` are dotted names, and those that are None were not given.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, a name is unknown, or a value is wrong.
+    """
+    given = dict(_from_file(config))
+    given |= dict(_from_environ(environ))
+    given |= {
+        name: Given(value, "flag", "the command line") for name, value in (flags or {}).items() if value is not None
+    }
+    nested: dict[str, dict[str, Any]] = {}
+    for name, found in given.items():
+        group, field, option = _place(name, found)
+        fields = nested.setdefault(group, {})
+        if option:
+            fields.setdefault(field, {})[option] = found.value
+        else:
+            fields[field] = found.value
+    try:
+        return InForce(Settings.model_validate(nested), given)
+    except ValidationError as error:
+        raise _refusal(error, given) from error
+
+
+def described() -> Iterator[tuple[str, str, str, str]]:
+    """(dotted name, group, field, description) of every setting, in order."""
+    for group, info in Settings.model_fields.items():
+        for name, field in info.annotation.model_fields.items():  # type: ignore[union-attr]  # every group is a model
+            yield f"{group}.{name}", group, name, field.description
+
+
+def whole_ms(seconds: float) -> int:
+    """Seconds to the nearest whole millisecond."""
+    return round(seconds * 1000)
+
+
+def mask(value: object) -> str:
+    """A value with its secrets hidden; an address keeps its host."""
+    if isinstance(value, SecretStr):
+        hidden = re.sub(r"//.*@", "//********@", value.get_secret_value())
+        return re.sub(r"(password=)[^&]*", r"\1********", hidden)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}=********" for name in value)
+    return "" if value is None else str(value)
+
+
+def _from_file(config: Path | None) -> Iterator[tuple[str, Given]]:
+    path = config or FILE
+    if config is None and not path.exists():
+        return
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings file {str(path)!r} cannot be read ({error}); check --config.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The settings file {str(path)!r} is not TOML: {error}.") from error
+    for name, value in _flat(tables):
+        yield name, Given(value, "file", str(path))
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield above + name, value
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
+    """Names that are short come first, so that the long form of the same setting wins; empty means unset."""
+    flattened = {PREFIX + name.replace(".", "_").upper(): name for name, *_ in described()}
+    for variable in sorted(environ, key=lambda name: (name not in SHORT, name)):
+        value = environ[variable]
+        if not variable.startswith(PREFIX) or not value:
+            continue
+        if variable in SHORT:
+            yield SHORT[variable], Given(value, "env", variable)
+        elif "__" in variable:
+            group, field, *option = variable.removeprefix(PREFIX).lower().split("__")
+            yield ".".join([group, field, *(part.replace("_", ".") for part in option)]), Given(value, "env", variable)
+        elif variable in flattened:
+            right = PREFIX + flattened[variable].replace(".", "__").upper()
+            raise ConfigError(f"{variable} is not a setting; write {right}, with two underscores.")
+
+
+def _place(name: str, found: Given) -> tuple[str, str, str]:
+    """Group, field and, for ``kafka.options``, the option."""
+    known = [field for field, *_ in described()]
+    group, field, option = [*name.split(".", 2), "", ""][:3]
+    if f"{group}.{field}" in known and (not option or f"{group}.{field}" == "kafka.options"):
+        return group, field, option
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "`tidewatch config` lists every setting."
+    raise ConfigError(f"{name!r} in {found.source} is not a setting; {hint}")
+
+
+def _refusal(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:
+    """One sentence for the first thing wrong."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    found = [entry for key, entry in given.items() if f"{key}.".startswith(f"{name}.")][-1]
+    why = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        why = "should be: " + next(row[-1] for row in described() if row[0] == name).rstrip(".")
+    secret = name.startswith(("kafka.options", "redis.url"))
+    shown = "" if secret or name in Settings.model_fields else f" is {found.value!r}"
+    return ConfigError(f"{name}{shown}: {why} (set in {found.source}).")
