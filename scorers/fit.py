@@ -1,0 +1,203 @@
+"""Windows of one device in, its calibrated model out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.svm import OneClassSVM
+
+from scorers import calibration
+from scorers.errors import ConfigError, ModelError
+from scorers.features import KINDS, MAX, MEAN, MIN, STD, features, transform
+from scorers.model import DeviceModel, Kernel, Space
+from scorers.statistics import Floats, Ints, Statistics
+
+CONSTANT = 1e-9
+"""Spread, relative to the level, below which a metric counts as constant."""
+VISIBLE = 1e-3
+"""One standard deviation of a constant metric, relative to its level (absolute at level 0)."""
+RELATIVE = 0.05
+"""Floor under a scale, relative to the metric's own noise."""
+LOGARITHMIC = 0.1
+"""Floor under the scale of ``log std`` and ``log count``: 10 %."""
+PARTIAL = 0.5
+"""A window with less than this share of the usual readings is partial ..."""
+HABIT = 0.1
+"""... unless this share of the windows is: then it is how the device reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """How a device's model is trained; the defaults hold from 60 windows up.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    nu: float = 0.05
+    """Share of training windows the one-class SVM may leave outside, in (0, 1]."""
+    gamma: float = 0.1
+    """Kernel width, divided by the number of features; positive."""
+    false_alarm_rate: float = 0.002
+    """False alarms per healthy window, in (0, 0.5)."""
+    min_windows: int = 30
+    """Fewer windows: no model yet."""
+    max_windows: int = 2000
+    """Only the most recent ones are used."""
+    folds: int = 3
+    """Blocks in time for calibration, at least 2."""
+    gap: int = 1
+    """Windows left out on both sides of a held-out block."""
+
+    def __post_init__(self) -> None:
+        for name, fine, rule in (
+            ("nu", 0 < self.nu <= 1, "above 0 and at most 1"),
+            ("gamma", 0 < self.gamma < np.inf, "positive"),
+            ("false_alarm_rate", 0 < self.false_alarm_rate < 0.5, "above 0 and below 0.5"),  # noqa: PLR2004  # said beside it
+            ("folds", self.folds >= 2, "at least 2"),  # noqa: PLR2004  # said beside it
+            ("gap", self.gap >= 0, "0 or more"),
+            ("min_windows", self.min_windows >= 4 * self.folds + 2 * self.gap, "at least 4 * folds + 2 * gap"),
+            ("max_windows", self.max_windows >= self.min_windows, "at least min_windows"),
+        ):
+            if not fine:
+                raise ConfigError(f"train.{name} is {getattr(self, name)}; make it {rule}.")
+
+
+def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> DeviceModel:
+    """A calibrated model of one device.
+
+    Args:
+        statistics: its healthy windows, in any order.
+        window_end: shape (n,), epoch ms.
+        spec: how to train.
+
+    Raises:
+        ModelError: too few windows, or what comes out is degenerate.
+    """
+    recent = np.argsort(window_end, kind="stable")[-spec.max_windows :]
+    chosen = _modelled(_complete(statistics.take(recent)), spec)
+    actual = features(chosen)
+    space = fit_space(actual)
+    far, plain = _held_out(actual, spec)
+    reach = max(calibration.limit(far, spec.false_alarm_rate), float(actual.shape[1]))
+    return DeviceModel(
+        metrics=chosen.metrics,
+        space=space,
+        kernel=fit_kernel(space.whiten(actual), spec),
+        reach=reach,
+        unit=max(float(np.median(plain)), 1.0),
+        windows=len(chosen),
+        false_alarm_rate=float((far > reach).mean()),
+    ).checked()
+
+
+def fit_space(actual: Floats) -> Space:
+    """Standardisation and whitening from features of shape (n, p).
+
+    A floor under each scale acts as independent measurement noise: it widens the scale and fills the
+    diagonal of the correlation matrix, so that a feature which never moved neither explodes on rounding
+    nor vanishes. Correlations are shrunk (see :func:`shrunk`), so that no direction of the whitened space is
+    narrower than the windows can prove.
+    """
+    softening, floors = _floors(actual)
+    shaped = transform(actual, softening)
+    known = np.isfinite(shaped)
+    heard = known.any(axis=0)
+    center = np.where(heard, np.nanmean(shaped, axis=0, where=known | ~heard), 0.0)
+    variance = np.where(known, (shaped - center) ** 2, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0) - 1, 1)
+    scale = np.sqrt(variance + floors**2)
+    z = np.nan_to_num((shaped - center) / scale, nan=0.0)
+    values, vectors = np.linalg.eigh(shrunk(z))
+    return Space(softening, center, scale, np.ascontiguousarray((vectors / np.sqrt(values)).T))
+
+
+def shrunk(z: Floats) -> Floats:
+    """The correlation matrix of standardised rows (n, p), shrunk towards the identity.
+
+    Schäfer & Strimmer (2005), eq. 10: intensity = sum of the correlations' variances over the sum of
+    their squares.
+    """
+    n, p = z.shape
+    product = z.T @ z
+    squares = z * z
+    spread = (squares.T @ squares - product**2 / n) * n / (n - 1) ** 3
+    correlation = product / (n - 1)
+    apart = ~np.eye(p, dtype=bool)
+    strength = (correlation[apart] ** 2).sum()
+    intensity = np.clip(spread[apart].sum() / strength, MINIMAL, 1.0) if strength > 0 else 1.0
+    return np.where(apart, (1 - intensity) * correlation, 1.0)
+
+
+MINIMAL = 0.02
+"""Least shrinkage: the whitened space keeps no direction narrower than this share of a feature's variance."""
+
+
+def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
+    """A one-class SVM on rows (n, p).
+
+    Its gradients are of the size of nu n, so libsvm's default tolerance of 1e-3 stops before the first
+    step when nu n is small, and the model then flags everything; the tolerance follows nu n.
+
+    Raises:
+        ModelError: more training rows lie outside than nu allows (Schölkopf et al. 2001, proposition 3).
+    """
+    rows, columns = whitened.shape
+    tolerance = 1e-4 * min(10.0, spec.nu * rows)
+    svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)  # type: ignore[no-untyped-call]  # scikit-learn ships no types
+    svm.fit(whitened)
+    outside = float((svm.decision_function(whitened) < -tolerance).mean())
+    if outside > spec.nu + 2 / rows:
+        raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
+    return Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
+
+
+def _complete(statistics: Statistics) -> Statistics:
+    """Without the partial windows that a start, a stop or a gap leaves behind."""
+    total = statistics.count.sum(axis=1)
+    partial = total < PARTIAL * np.median(total) if len(total) else np.zeros(0, bool)
+    return statistics.take(~partial) if partial.mean() <= HABIT else statistics
+
+
+def _modelled(statistics: Statistics, spec: TrainSpec) -> Statistics:
+    """Its known metrics in order of name, if there are windows enough."""
+    if len(statistics) < spec.min_windows:
+        raise ModelError(f"{len(statistics)} windows are too few for a model; collect {spec.min_windows}.")
+    present = (statistics.count > 0).sum(axis=0)
+    metrics = sorted(
+        name for name, seen in zip(statistics.metrics, present, strict=True) if 2 * seen >= spec.min_windows
+    )
+    if not metrics:
+        raise ModelError(f"No metric has readings in {spec.min_windows // 2} windows; collect more of them.")
+    return statistics.align(metrics)
+
+
+def _floors(actual: Floats) -> tuple[Floats, Floats]:
+    """Softening of the standard deviations, shape (m,), and the floor under each scale, shape (p,)."""
+    cube = actual.reshape(len(actual), -1, len(KINDS))
+    level = np.nanmedian(np.abs(cube[..., MEAN]), axis=0)
+    drift = np.nanstd(cube[..., MEAN], axis=0)
+    within = _median(cube[..., STD])
+    constant = np.where(level > 0, level, 1.0)
+    noise = np.where(within > CONSTANT * constant, within, drift)
+    still = noise <= CONSTANT * constant
+    softening = np.where(still, VISIBLE * constant, RELATIVE * noise)
+    floors = np.full(cube.shape[1:], LOGARITHMIC)
+    floors[:, MEAN] = floors[:, MIN] = floors[:, MAX] = softening
+    return softening, floors.ravel()
+
+
+def _median(values: Floats) -> Floats:
+    """Median of each column, 0 for a column without values."""
+    return np.nanmedian(np.where(np.isfinite(values).any(axis=0), values, 0.0), axis=0)
+
+
+def _held_out(actual: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
+    """Kernel and whitened distances of every window, each from a model that has not seen it."""
+    far, plain = [], []
+    for train, test in calibration.blocks(len(actual), spec.folds, spec.gap):
+        space = fit_space(actual[train])
+        kernel = fit_kernel(space.whiten(actual[train]), spec)
+        whitened = space.whiten(actual[test])
+        far.append(kernel.distance(whitened))
+        plain.append(np.sqrt((whitened**2).sum(axis=1)))
+    return np.concatenate(far), np.concatenate(plain)

@@ -1,0 +1,117 @@
+"""Every device's model in one object: a batch of windows from any devices in, verdicts out."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers.features import features, names
+from scorers.group import Group
+from scorers.model import DeviceModel, Rows, score
+from scorers.statistics import Floats, Ints, Statistics
+from scorers.verdicts import Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The models of all devices, grouped by the metrics they know; immutable, safe to share and to swap."""
+
+    version: str
+    groups: tuple[Group, ...]
+    devices: tuple[str, ...] = field(init=False, repr=False)
+    """Device of each model; a position in it is what :meth:`index` gives."""
+    names: tuple[str, ...] = field(init=False, repr=False)
+    """Every feature name of the fleet."""
+    _place: dict[str, int] = field(init=False, repr=False)
+    _starts: Ints = field(init=False, repr=False)
+    _columns: tuple[Ints, ...] = field(init=False, repr=False)
+    _typical: tuple[Floats, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        devices = tuple(device for group in self.groups for device in group.devices)
+        metrics = dict.fromkeys(metric for group in self.groups for metric in group.metrics)
+        everything = names(tuple(metrics))
+        column = {name: place for place, name in enumerate(everything)}
+        sizes = [len(group.devices) for group in self.groups]
+        for name, value in (
+            ("devices", devices),
+            ("names", everything),
+            ("_place", {device: place for place, device in enumerate(devices)}),
+            ("_columns", tuple(np.array([column[name] for name in names(group.metrics)]) for group in self.groups)),
+            ("_typical", tuple(group.typical() for group in self.groups)),
+            ("_starts", np.cumsum([0, *sizes], dtype=np.int64)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    @classmethod
+    def of(cls, models: Mapping[str, DeviceModel], version: str) -> "Fleet":
+        """Pack models, by device id."""
+        kin: dict[tuple[str, ...], dict[str, DeviceModel]] = defaultdict(dict)
+        for device, model in models.items():
+            kin[model.metrics][device] = model
+        return cls(version, tuple(Group.of(alike) for alike in kin.values()))
+
+    @classmethod
+    def empty(cls) -> "Fleet":
+        """A fleet without models: every device is still learning."""
+        return cls("none", ())
+
+    def index(self, devices: Sequence[str]) -> Ints:
+        """Position of each device's model, shape (n,); -1 where it has none."""
+        find = self._place.get
+        return np.fromiter((find(device, -1) for device in devices), np.int64, len(devices))
+
+    def score(self, model: Ints, statistics: Statistics, *, top: int = 3) -> Verdicts:
+        """Verdicts of ``n`` windows.
+
+        Args:
+            model: shape (n,), from :meth:`index`; -1 gives no verdict.
+            statistics: the windows. Metrics a model does not know are ignored, those it misses count as absent.
+            top: contributors to report for each window.
+        """
+        verdicts = Verdicts.learning(len(statistics), top, self.names)
+        order = np.argsort(model, kind="stable")
+        edges = np.searchsorted(model[order], self._starts)
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            rows = order[edges[number] : edges[number + 1]]
+            windows = statistics.take(rows).align(self.groups[number].metrics)
+            self._judge(verdicts, number, rows, model[rows] - self._starts[number], features(windows))
+        return verdicts
+
+    def _judge(self, verdicts: Verdicts, number: int, rows: Rows, model: Rows, actual: Floats) -> None:
+        """Fill in the verdicts of ``rows``, scored by ``model`` of group ``number``."""
+        group = self.groups[number]
+        distances = group.measure(model, group.standardise(model, actual))
+        reach, gamma = group.reach[model], group.gamma[model]
+        verdicts.scored[rows] = True
+        verdicts.anomaly[rows] = distances.kernel > reach
+        verdicts.score[rows] = score(distances.kernel, reach)
+        verdicts.severity[rows] = distances.whitened / group.unit[model]
+        verdicts.decision[rows] = np.exp(group.total[model] - gamma * reach) * np.expm1(
+            gamma * (reach - distances.kernel)
+        )
+        feature, share = _largest(distances.parts, verdicts.feature.shape[1])
+        wide = np.s_[rows, : feature.shape[1]]
+        verdicts.feature[wide] = self._columns[number][feature]
+        verdicts.share[wide] = share
+        verdicts.actual[wide] = np.take_along_axis(actual, feature, axis=1)
+        verdicts.typical[wide] = self._typical[number][model[:, None], feature]
+
+
+def _largest(parts: Floats, top: int) -> tuple[NDArray[np.intp], Floats]:
+    """Columns and shares of the largest positive parts of each row (n, p), both of shape (n, min(top, p))."""
+    left = np.maximum(parts, 0.0)
+    whole = np.maximum(left.sum(axis=1), np.finfo(np.float64).tiny)
+    row = np.arange(len(parts))
+    columns, shares = [], []
+    for _ in range(min(top, parts.shape[1])):
+        column = left.argmax(axis=1)
+        columns.append(column)
+        shares.append(left[row, column] / whole)
+        left[row, column] = -1.0
+    return np.stack(columns, axis=1), np.stack(shares, axis=1)

@@ -1,0 +1,158 @@
+"""Models over the same metrics, packed side by side; where windows of many devices are scored at once."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers.features import inverse, transform
+from scorers.model import DeviceModel, Rows, logsumexp, standardise
+from scorers.statistics import Floats, Ints
+
+BATCH = 64
+"""Windows of different devices scored at once; few enough for their models to stay in the processor's cache."""
+RUN = 8
+"""From this many windows of one device on, its model is used where it lies instead of being gathered."""
+
+
+class Distances(NamedTuple):
+    """Where ``n`` windows lie, as seen by their models."""
+
+    kernel: Floats
+    """Kernel distance, shape (n,); see :class:`scorers.model.DeviceModel`."""
+    whitened: Floats
+    """Whitened Mahalanobis distance, shape (n,)."""
+    parts: Floats
+    """Each feature's part in the whitened distance squared, shape (n, p); their sum is the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``d`` models over the same ``m`` metrics, ``p = 5 m`` features.
+
+    Model ``i`` owns rows ``indptr[i]`` to ``indptr[i + 1]`` of ``stack``: ``p`` rows of its projection, then
+    one row ``projection.T @ v`` for each support vector ``v``. One product of these rows with a
+    standardised window gives its whitened coordinates and its inner products with the support vectors.
+    """
+
+    metrics: tuple[str, ...]
+    devices: tuple[str, ...]
+    softening: Floats
+    """Shape (d, m)."""
+    center: Floats
+    """Shape (d, p)."""
+    scale: Floats
+    """Shape (d, p)."""
+    indptr: Ints
+    """Shape (d + 1,)."""
+    stack: Floats
+    """Shape (rows, p); ends in padding as long as the longest model, so that a read past a model is safe."""
+    squared: Floats
+    """Shape (rows,): squared norm of each support vector."""
+    weight: Floats
+    """Shape (rows,): logarithm of each coefficient; -inf where there is no support vector."""
+    total: Floats
+    """Shape (d,), as all that follow: logarithm of the sum of the coefficients."""
+    gamma: Floats
+    offset: Floats
+    reach: Floats
+    unit: Floats
+    windows: Ints
+    false_alarm_rate: Floats
+
+    @classmethod
+    def of(cls, models: Mapping[str, DeviceModel]) -> "Group":
+        """Pack models that share their metrics."""
+        parts = list(models.values())
+        width = parts[0].space.center.size
+        sizes = [width + part.kernel.coefs.size for part in parts]
+        pad = np.zeros((max(sizes), width))
+        return cls(
+            metrics=parts[0].metrics,
+            devices=tuple(models),
+            softening=np.stack([part.space.softening for part in parts]),
+            center=np.stack([part.space.center for part in parts]),
+            scale=np.stack([part.space.scale for part in parts]),
+            indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            stack=np.concatenate([_stack(part) for part in parts] + [pad]),
+            squared=np.concatenate([_squared(part) for part in parts] + [pad[:, 0]]),
+            weight=np.concatenate([_weight(part) for part in parts] + [np.full(len(pad), -np.inf)]),
+            total=np.array([np.log(part.kernel.coefs.sum()) for part in parts]),
+            gamma=np.array([part.kernel.gamma for part in parts]),
+            offset=np.array([part.kernel.offset for part in parts]),
+            reach=np.array([part.reach for part in parts]),
+            unit=np.array([part.unit for part in parts]),
+            windows=np.array([part.windows for part in parts], np.int64),
+            false_alarm_rate=np.array([part.false_alarm_rate for part in parts]),
+        )
+
+    def standardise(self, model: Rows, actual: Floats) -> Floats:
+        """Standard deviations from typical of features (n, p), row ``i`` by ``model[i]``."""
+        return standardise(transform(actual, self.softening[model]), self.center[model], self.scale[model])
+
+    def typical(self) -> Floats:
+        """Typical features of each model, in the metrics' own units, shape (d, p)."""
+        return inverse(self.center, self.softening)
+
+    def measure(self, model: Rows, z: Floats) -> Distances:
+        """Distances of standardised windows (n, p), row ``i`` by ``model[i]``."""
+        result = Distances(np.empty(len(z)), np.empty(len(z)), np.empty_like(z))
+        for rows in _blocks(model, self.indptr):
+            for whole, part in zip(result, self._block(model[rows[:, 0]], z[rows]), strict=True):
+                whole[rows] = part
+        return result
+
+    def _block(self, model: Rows, z: Floats) -> Distances:
+        """Distances of ``w`` windows of each of ``c`` devices: model (c,), z (c, w, p)."""
+        width = z.shape[-1]
+        stack, squared, weight = self._gather(model)
+        products = z @ stack.transpose(0, 2, 1)
+        whitened, inner = products[..., :width], products[..., width:]
+        norm = np.einsum("cwp,cwp->cw", whitened, whitened)
+        gamma = self.gamma[model, None]
+        apart = norm[..., None] + squared[:, None, width:] - 2 * inner
+        near = logsumexp(weight[:, None, width:] - gamma[..., None] * apart)
+        kernel = np.maximum((self.total[model, None] - near) / gamma, 0.0)
+        return Distances(kernel, np.sqrt(norm), z * (whitened @ stack[:, :width]))
+
+    def _gather(self, model: Rows) -> tuple[Floats, Floats, Floats]:
+        """Stack, squared and weight of models (c,), as long as the longest: (c, rows, p), (c, rows) twice."""
+        start, size = self.indptr[model], self.indptr[model + 1] - self.indptr[model]
+        longest = int(size.max())
+        if len(model) == 1:
+            own = slice(int(start[0]), int(start[0]) + longest)
+            return self.stack[None, own], self.squared[None, own], self.weight[None, own]
+        place = start[:, None] + np.arange(longest)
+        weight = np.where(place < self.indptr[model + 1, None], self.weight[place], -np.inf)
+        return self.stack.take(place, axis=0, mode="clip"), self.squared[place], weight
+
+
+def _blocks(model: Rows, indptr: Ints) -> Iterator[NDArray[np.intp]]:
+    """Row numbers (c, w) that together cover all rows: ``w`` windows of each of ``c`` devices.
+
+    A device with many windows makes a block of its own; the others go one window at a time, models of
+    similar length together.
+    """
+    order = np.argsort(model, kind="stable")
+    start = np.flatnonzero(np.diff(model[order], prepend=-1))
+    length = np.diff(start, append=len(order))
+    many = length >= RUN
+    for first, size in zip(start[many], length[many], strict=True):
+        yield order[None, first : first + size]
+    few = order[np.repeat(~many, length)]
+    few = few[np.argsort(np.diff(indptr)[model[few]], kind="stable")]
+    yield from (few[first : first + BATCH, None] for first in range(0, len(few), BATCH))
+
+
+def _stack(model: DeviceModel) -> Floats:
+    return np.concatenate([model.space.projection, model.kernel.vectors @ model.space.projection])
+
+
+def _squared(model: DeviceModel) -> Floats:
+    return np.concatenate([np.zeros(model.space.center.size), (model.kernel.vectors**2).sum(axis=1)])
+
+
+def _weight(model: DeviceModel) -> Floats:
+    return np.concatenate([np.full(model.space.center.size, -np.inf), np.log(model.kernel.coefs)])

@@ -1,0 +1,122 @@
+"""What training hands over for one device: how to standardise, whiten, compare and judge a window."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers.errors import ModelError
+from scorers.features import transform
+from scorers.statistics import Floats
+
+FARTHEST = 1e6
+"""Standard deviations at which a feature is cut off, so that absurd readings stay within float range."""
+DEEPEST = 20.0
+"""Largest ``gamma * reach``; beyond it the threshold drowns in the kernel's rounding."""
+STEEPNESS = 3
+"""Exponent of :func:`score`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where windows of ``m`` metrics, ``p = 5 m`` features, are compared: standardised, then whitened."""
+
+    softening: Floats
+    """Shape (m,), in the metric's unit; see :func:`scorers.features.transform`."""
+    center: Floats
+    """Shape (p,), of transformed features."""
+    scale: Floats
+    """Shape (p,), positive."""
+    projection: Floats
+    """Shape (p, p); its rows are the whitening directions."""
+
+    def whiten(self, actual: Floats) -> Floats:
+        """Whitened coordinates of features, shape (n, p) both."""
+        return standardise(transform(actual, self.softening), self.center, self.scale) @ self.projection.T
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A one-class SVM of ``s`` support vectors: ``f(y) = sum_i coefs_i exp(-gamma |y - vectors_i|²) - offset``."""
+
+    vectors: Floats
+    """Shape (s, p)."""
+    coefs: Floats
+    """Shape (s,), positive."""
+    offset: float
+    gamma: float
+
+    def distance(self, whitened: Floats) -> Floats:
+        """Kernel distance of rows (n, p), shape (n,); see :class:`DeviceModel`."""
+        squared = (whitened**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * whitened @ self.vectors.T
+        terms = np.log(self.coefs) - self.gamma * squared
+        near = logsumexp(terms)
+        return np.asarray(np.maximum((np.log(self.coefs.sum()) - near) / self.gamma, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceModel:
+    """A calibrated one-class SVM on whitened features.
+
+    The kernel distance ``D`` of a window is the squared distance that, shared by all support vectors, would
+    give its decision value: ``D = -log((f + offset) / sum_i coefs_i) / gamma``. It rises as the decision
+    value falls and, unlike it, does not saturate. ``reach`` is the calibrated limit of ``D``.
+    """
+
+    metrics: tuple[str, ...]
+    space: Space
+    kernel: Kernel
+    reach: float
+    """Kernel distance above which a window is an anomaly."""
+    unit: float
+    """Median whitened distance of held-out healthy windows; the unit of severity."""
+    windows: int
+    """Windows it was fitted on."""
+    false_alarm_rate: float
+    """Share of held-out windows beyond ``reach``."""
+
+    @property
+    def threshold(self) -> float:
+        """The SVM's decision value at ``reach``; lower is an anomaly. Always above saturation, ``-offset``."""
+        kernel = self.kernel
+        return float(kernel.coefs.sum() * np.exp(-kernel.gamma * self.reach)) - kernel.offset
+
+    def checked(self) -> "DeviceModel":
+        """The model itself.
+
+        Raises:
+            ModelError: it is degenerate and would flag everything or nothing.
+        """
+        arrays = [getattr(part, field.name) for part in (self.space, self.kernel) for field in fields(part)]
+        if not all(np.isfinite(values).all() for values in (*arrays, self.reach, self.unit)):
+            raise ModelError("The model holds values that are not finite; train it on windows without extreme values.")
+        if not self.kernel.coefs.size or self.kernel.coefs.min() <= 0 or self.space.scale.min() <= 0:
+            raise ModelError("The model has no usable support vectors; raise nu or train it on more windows.")
+        if not 0 < self.kernel.gamma * self.reach < DEEPEST or self.unit <= 0:
+            raise ModelError("The model's threshold lies where its kernel saturates; lower gamma.")
+        return self
+
+
+def standardise(transformed: Floats, center: Floats, scale: Floats) -> Floats:
+    """Standard deviations from typical; 0, the typical value, where a feature is missing."""
+    z = (transformed - center) / scale
+    return np.clip(np.nan_to_num(z, copy=False, nan=0.0), -FARTHEST, FARTHEST, out=z)
+
+
+def logsumexp(terms: Floats) -> Floats:
+    """``log(sum(exp(terms)))`` over the last axis, without underflow."""
+    top: Floats = terms.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(terms - top[..., None]).sum(axis=-1)))
+
+
+def score(distance: Floats, reach: Floats) -> Floats:
+    """Oddness from 0 to 100: ``100 / (1 + (reach / distance)³)``.
+
+    50 at the threshold, about 10 for an ordinary window, 89 at twice the limit, 99.9 at ten times.
+    """
+    with np.errstate(divide="ignore"):
+        return np.asarray(100.0 / (1.0 + (reach / distance) ** STEEPNESS))
+
+
+Rows = NDArray[np.intp]
+"""Row numbers."""
