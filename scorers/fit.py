@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn import config_context  # type: ignore[attr-defined]  # scikit-learn ships no types
 from sklearn.svm import OneClassSVM
 
 from scorers import calibration
@@ -77,13 +78,15 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     recent = np.argsort(window_end, kind="stable")[-spec.max_windows :]
     chosen = _modelled(_complete(statistics.take(recent)), spec)
     actual = features(chosen)
-    space = fit_space(actual)
-    far, plain = _held_out(actual, spec)
-    reach = max(calibration.limit(far, spec.false_alarm_rate), float(actual.shape[1]))
+    softening, floors = _floors(actual)
+    shaped = transform(actual, softening)
+    space = fit_space(shaped, softening, floors)
+    far, plain = _held_out(shaped, softening, floors, spec)
+    reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
     return DeviceModel(
         metrics=chosen.metrics,
         space=space,
-        kernel=fit_kernel(space.whiten(actual), spec),
+        kernel=fit_kernel(space.whiten(shaped), spec),
         reach=reach,
         unit=max(float(np.median(plain)), 1.0),
         windows=len(chosen),
@@ -91,23 +94,26 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     ).checked()
 
 
-def fit_space(actual: Floats) -> Space:
-    """Standardisation and whitening from features of shape (n, p).
+def fit_space(shaped: Floats, softening: Floats, floors: Floats) -> Space:
+    """Standardisation and whitening from transformed features.
 
     A floor under each scale acts as independent measurement noise: it widens the scale and fills the
     diagonal of the correlation matrix, so that a feature which never moved neither explodes on rounding
     nor vanishes. Correlations are shrunk (see :func:`shrunk`), so that no direction of the whitened space is
     narrower than the windows can prove.
+
+    Args:
+        shaped: shape (n, p), NaN where missing.
+        softening: shape (m,), that ``shaped`` was transformed with.
+        floors: shape (p,).
     """
-    softening, floors = _floors(actual)
-    shaped = transform(actual, softening)
     known = np.isfinite(shaped)
-    heard = known.any(axis=0)
-    center = np.where(heard, np.nanmean(shaped, axis=0, where=known | ~heard), 0.0)
-    variance = np.where(known, (shaped - center) ** 2, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0) - 1, 1)
-    scale = np.sqrt(variance + floors**2)
-    z = np.nan_to_num((shaped - center) / scale, nan=0.0)
-    values, vectors = np.linalg.eigh(shrunk(z))
+    filled = np.where(known, shaped, 0.0)
+    heard = known.sum(axis=0)
+    center = filled.sum(axis=0) / np.maximum(heard, 1)
+    off = np.where(known, filled - center, 0.0)
+    scale = np.sqrt((off**2).sum(axis=0) / np.maximum(heard - 1, 1) + floors**2)
+    values, vectors = np.linalg.eigh(shrunk(off / scale))
     return Space(softening, center, scale, np.ascontiguousarray((vectors / np.sqrt(values)).T))
 
 
@@ -143,12 +149,14 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
     """
     rows, columns = whitened.shape
     tolerance = 1e-4 * min(10.0, spec.nu * rows)
-    svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)  # type: ignore[no-untyped-call]  # scikit-learn ships no types
-    svm.fit(whitened)
-    outside = float((svm.decision_function(whitened) < -tolerance).mean())
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # checked before; costs as much as the fit
+        svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)  # type: ignore[no-untyped-call]  # scikit-learn ships no types
+        svm.fit(whitened)
+    kernel = Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
+    outside = float((kernel.decision(whitened) < -tolerance).mean())
     if outside > spec.nu + 2 / rows:
         raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
-    return Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
+    return kernel
 
 
 def _complete(statistics: Statistics) -> Statistics:
@@ -191,13 +199,13 @@ def _median(values: Floats) -> Floats:
     return np.nanmedian(np.where(np.isfinite(values).any(axis=0), values, 0.0), axis=0)
 
 
-def _held_out(actual: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
+def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
     """Kernel and whitened distances of every window, each from a model that has not seen it."""
     far, plain = [], []
-    for train, test in calibration.blocks(len(actual), spec.folds, spec.gap):
-        space = fit_space(actual[train])
-        kernel = fit_kernel(space.whiten(actual[train]), spec)
-        whitened = space.whiten(actual[test])
+    for train, test in calibration.blocks(len(shaped), spec.folds, spec.gap):
+        space = fit_space(shaped[train], softening, floors)
+        kernel = fit_kernel(space.whiten(shaped[train]), spec)
+        whitened = space.whiten(shaped[test])
         far.append(kernel.distance(whitened))
         plain.append(np.sqrt((whitened**2).sum(axis=1)))
     return np.concatenate(far), np.concatenate(plain)

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers.errors import ModelError
-from scorers.features import transform
 from scorers.statistics import Floats
 
 FARTHEST = 1e6
@@ -30,9 +29,9 @@ class Space:
     projection: Floats
     """Shape (p, p); its rows are the whitening directions."""
 
-    def whiten(self, actual: Floats) -> Floats:
-        """Whitened coordinates of features, shape (n, p) both."""
-        return standardise(transform(actual, self.softening), self.center, self.scale) @ self.projection.T
+    def whiten(self, shaped: Floats) -> Floats:
+        """Whitened coordinates of transformed features, shape (n, p) both."""
+        return standardise(shaped, self.center, self.scale) @ self.projection.T
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,12 @@ class Kernel:
     def distance(self, whitened: Floats) -> Floats:
         """Kernel distance of rows (n, p), shape (n,); see :class:`DeviceModel`."""
         squared = (whitened**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * whitened @ self.vectors.T
-        terms = np.log(self.coefs) - self.gamma * squared
-        near = logsumexp(terms)
+        near = logsumexp(np.log(self.coefs) - self.gamma * squared)
         return np.asarray(np.maximum((np.log(self.coefs.sum()) - near) / self.gamma, 0.0))
+
+    def decision(self, whitened: Floats) -> Floats:
+        """Decision values of rows (n, p), shape (n,), as scikit-learn's ``decision_function``."""
+        return np.asarray(self.coefs.sum() * np.exp(-self.gamma * self.distance(whitened)) - self.offset)
 
 
 @dataclass(frozen=True, slots=True)
