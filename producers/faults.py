@@ -1,18 +1,17 @@
-"""Faults of the sensor fleet: what each kind does to a device's readings, and when random ones begin."""
+"""Faults of the sensor fleet: what each kind does to a device's readings."""
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from producers.batch import Floats, Ints
 from producers.devices import LOAD_SWING, DeviceType
+from producers.schedule import seed_of
 from producers.signals import MEAN_LOAD, Frame
 from scorers.errors import ConfigError
 from stream.contracts import Fault
 
-HOUR_MS = 3_600_000
 SPIKE_SHARE = 0.2
 """Share of the readings that a spike fault hits after its first."""
 
@@ -53,7 +52,7 @@ class Active:
     held: Floats | None = None
 
     def __post_init__(self) -> None:
-        self.random = np.random.default_rng(zlib.crc32(self.fault.fault_id.encode()))
+        self.random = np.random.default_rng(seed_of(self.fault.fault_id))
 
     def apply(self, frame: Frame, device: int) -> None:
         """Change, in place, the rows of ``device`` (its column in the frame) that lie within the fault."""
@@ -157,12 +156,11 @@ def usual(kind: str, device: DeviceType, random: np.random.Generator) -> tuple[l
     return [device.names[place] for place in chosen], MAGNITUDES[kind]
 
 
-def check(fault: Fault, device: DeviceType, *, others: Sequence[Fault]) -> None:
+def check(fault: Fault, device: DeviceType) -> None:
     """Refuse a fault that cannot be injected as its truth says.
 
     Raises:
-        ConfigError: unknown kind or metric, nothing left to send, an empty span, or another fault on the
-            device at the same time.
+        ConfigError: unknown kind or metric, or nothing left to send.
     """
     usual(fault.kind, device, np.random.default_rng(0))
     unknown = sorted(set(fault.metrics) - set(device.names))
@@ -170,20 +168,3 @@ def check(fault: Fault, device: DeviceType, *, others: Sequence[Fault]) -> None:
         raise ConfigError(f"A {device.name} has no metric {unknown}; choose some of {', '.join(device.names)}.")
     if fault.kind == "dropout" and set(fault.metrics) == set(device.names):
         raise ConfigError(f"A dropout of every metric of {fault.device_id!r} leaves no reading; leave one metric out.")
-    if fault.end <= fault.start:
-        raise ConfigError(f"Fault {fault.fault_id!r} ends before it begins; give a duration above 0.")
-    if any(overlap(fault, other) for other in others):
-        raise ConfigError(f"Device {fault.device_id!r} already has a fault at that time; choose another time.")
-
-
-def overlap(one: Fault, other: Fault) -> bool:
-    """Whether both touch the same device at the same time."""
-    return one.device_id == other.device_id and one.start < other.end and other.start < one.end
-
-
-def arrivals(rate: float, devices: int, *, start: int, random: np.random.Generator) -> Iterator[tuple[int, int]]:
-    """Endless ``(epoch ms, device number)`` of a Poisson process of ``rate`` faults per device and hour."""
-    at = float(start)
-    while rate > 0:
-        at += random.exponential(HOUR_MS / (rate * devices))
-        yield int(at), int(random.integers(devices))

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
 from producers.batch import Batch, ReadingEncoder
 from producers.devices import DEVICE_TYPES, DeviceType
-from producers.faults import KINDS, Active, arrivals, check, overlap, usual
+from producers.faults import KINDS, Active, check, usual
+from producers.schedule import Schedule, seed_of
 from producers.signals import Frame, Signal
 from scorers.errors import ConfigError
 from stream.contracts import Fault
@@ -64,11 +64,8 @@ class Fleet:
         self._encoders = [ReadingEncoder(signal.kind.names) for signal in self._signals]
         self._names = np.array([name for ids in self._ids for name in ids], dtype=object)
         self._keys = np.array([name.encode() for name in self._names], dtype=object)
-        self._random = np.random.default_rng([spec.seed, len(DEVICE_TYPES)])
-        self._arrivals = arrivals(spec.fault_rate, spec.devices, start=spec.start, random=self._random)
-        self._arrival = next(self._arrivals, None)
-        self._numbers = count()
-        self._faults: list[Active] = []
+        self._schedule = Schedule(self._random_fault, spec.fault_rate, spec.devices, start=spec.start, seed=spec.seed)
+        self._active: dict[str, Active] = {}
 
     @property
     def now(self) -> int:
@@ -86,8 +83,8 @@ class Fleet:
         Raises:
             ConfigError: no such device or kind.
         """
-        metrics, magnitude = usual(kind, self._kind(device), self._random)
         name = f"{device}-{kind}-{start}"
+        metrics, magnitude = usual(kind, self._kind(device), np.random.default_rng(seed_of(name)))
         return Fault(name, device, kind, metrics, start, start + duration_ms, magnitude)
 
     def inject(self, *faults: Fault) -> None:
@@ -97,26 +94,23 @@ class Fleet:
             ConfigError: a fault begins before ``now``, overlaps another of its device, or does not fit the device.
         """
         for fault in faults:
-            check(fault, self._kind(fault.device_id), others=[active.fault for active in self._faults])
-            if fault.start < self.now:
-                raise ConfigError(f"Fault {fault.fault_id!r} begins in the past; let it begin at {self.now} or later.")
-            self._faults.append(Active(fault))
+            check(fault, self._kind(fault.device_id))
+            self._schedule.add(fault, now=self.now)
 
     def frames(self, ticks: int) -> tuple[list[Frame], tuple[Fault, ...]]:
         """The next ``ticks`` readings of every device, one frame a device type, and the faults that begin."""
-        since, until = self.now, self.now + ticks * self.spec.interval_ms
-        self._draw_faults(until)
+        since = self.now
         steps = np.arange(self._tick, self._tick + ticks)
+        self._tick += ticks
+        begun, underway = self._schedule.advance(since, self.now)
         frames = [signal.frame(self.spec.start, steps) for signal in self._signals]
-        for active in self._faults:
+        self._active = {fault.fault_id: self._active.get(fault.fault_id) or Active(fault) for fault in underway}
+        for active in self._active.values():
             place, column = self._place(active.fault.device_id)
             active.apply(frames[place], column)
         for frame in frames:
             _round(frame)
-        begun = tuple(active.fault for active in self._faults if since <= active.fault.start < until)
-        self._faults = [active for active in self._faults if active.fault.end > until]
-        self._tick += ticks
-        return frames, tuple(sorted(begun, key=lambda fault: fault.start))
+        return frames, begun
 
     def batches(self, rows: int = 8_192) -> Iterator[Batch]:
         """Endless batches of about ``rows`` readings, at least one tick each; their size changes no byte.
@@ -137,16 +131,10 @@ class Fleet:
         stamps = np.take_along_axis(ts, order, axis=1)
         return Batch(self._keys[order].ravel().tolist(), values.ravel().tolist(), stamps.ravel(), faults)
 
-    def _draw_faults(self, until: int) -> None:
-        """Add the random faults that begin before ``until``; one that would overlap another is not injected."""
-        while self._arrival is not None and self._arrival[0] < until:
-            start, number = self._arrival
-            kind = KINDS[int(self._random.integers(len(KINDS)))]
-            duration = int(self.spec.fault_ms * self._random.uniform(0.5, 1.5))
-            drawn = self.fault(str(self._names[number]), kind, start=start, duration_ms=duration)
-            if not any(overlap(drawn, active.fault) for active in self._faults):
-                self._faults.append(Active(drawn))
-            self._arrival = next(self._arrivals, None)
+    def _random_fault(self, number: int, start: int, random: np.random.Generator) -> Fault:
+        kind = KINDS[int(random.integers(len(KINDS)))]
+        duration = int(self.spec.fault_ms * random.uniform(0.5, 1.5))
+        return self.fault(str(self._names[number]), kind, start=start, duration_ms=duration)
 
     def _kind(self, device: str) -> DeviceType:
         return self._signals[self._place(device)[0]].kind
