@@ -90,10 +90,10 @@ def is_embedded(broker: Broker) -> bool:
     """Whether ``broker`` is an embedded one.
 
     Raises:
-        UnavailableError: it does not answer within 10 s.
+        UnavailableError: it does not answer within 5 s.
     """
     try:
-        cluster = quiet_admin(broker).list_topics(timeout=10).cluster_id
+        cluster = quiet_admin(broker).list_topics(timeout=5).cluster_id
     except KafkaException as error:
         raise unreachable(broker, error) from error
     return str(cluster).startswith(_EMBEDDED_CLUSTER)

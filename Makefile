@@ -1,0 +1,6 @@
+.PHONY: setup demo test lint bench
+setup: ; @scripts/setup
+demo: setup ; @.venv/bin/tidewatch up $(ARGS)
+test: lint ; @.venv/bin/python -m pytest $(ARGS)
+lint: setup ; @scripts/lint
+bench: setup ; @.venv/bin/python -m bench $(ARGS)

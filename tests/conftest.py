@@ -1,0 +1,17 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of recordings: ``TIDEWATCH_DATA``, or ``../shared/data`` beside the project."""
+    root = Path(os.environ.get("TIDEWATCH_DATA") or PROJECT.parent / "shared" / "data")
+    if not root.is_dir():
+        pytest.skip(f"no recordings in {root}; set TIDEWATCH_DATA to where they are")
+    return root
