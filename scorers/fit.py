@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn import config_context  # type: ignore[attr-defined]  # scikit-learn ships no types
+from sklearn import config_context
 from sklearn.svm import OneClassSVM
 
 from scorers import calibration
@@ -150,7 +150,7 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
     rows, columns = whitened.shape
     tolerance = 1e-4 * min(10.0, spec.nu * rows)
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checked before; costs as much as the fit
-        svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)  # type: ignore[no-untyped-call]  # scikit-learn ships no types
+        svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)
         svm.fit(whitened)
     kernel = Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
     outside = float((kernel.decision(whitened) < -tolerance).mean())

@@ -1,0 +1,187 @@
+"""A fleet on disk: one file, replaced in one step, refused if a single byte is not what was written.
+
+An Arrow IPC stream (one row a group of models, its schema's metadata the manifest) followed by a trailer with
+the SHA-256 of everything before it. Arrow readers stop at the end of the stream and do not mind the trailer.
+"""
+
+import hashlib
+import json
+import os
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from scorers.errors import FleetFileError
+from scorers.features import DEFINITION, KINDS
+from scorers.fleet import Fleet
+from scorers.group import Group
+
+FORMAT = 1
+MANIFEST = b"tidewatch.fleet"
+MAGIC = b"\nsha256:"
+TRAILER = len(MAGIC) + 64
+
+SHAPES = {
+    "softening": ("models", "metrics"),
+    "center": ("models", "features"),
+    "scale": ("models", "features"),
+    "indptr": ("models + 1",),
+    "stack": ("rows", "features"),
+    "squared": ("rows",),
+    "weight": ("rows",),
+    "total": ("models",),
+    "gamma": ("models",),
+    "offset": ("models",),
+    "reach": ("models",),
+    "unit": ("models",),
+    "windows": ("models",),
+    "false_alarm_rate": ("models",),
+}
+"""Every array of a group."""
+INTEGERS = {"indptr", "windows"}
+
+SCHEMA = pa.schema(
+    [("metrics", pa.list_(pa.string())), ("devices", pa.large_list(pa.string()))]
+    + [(name, pa.large_list(pa.int64() if name in INTEGERS else pa.float64())) for name in SHAPES]
+)
+
+
+def save(fleet: Fleet, path: Path, created: int) -> None:
+    """Write a fleet so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        fleet: what to write.
+        path: the file; its folder must exist.
+        created: epoch ms, kept in the manifest.
+
+    Raises:
+        FleetFileError: the file cannot be written.
+    """
+    facts = {
+        "format": FORMAT,
+        "version": fleet.version,
+        "created": created,
+        "models": len(fleet),
+        "features": DEFINITION,
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w+b") as file:
+            _write(file, fleet, SCHEMA.with_metadata({MANIFEST: json.dumps(facts)}))
+        part.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FleetFileError(f"The fleet file {path} cannot be written ({error}); name a folder with room.") from error
+
+
+def load(path: Path) -> Fleet:
+    """Read a fleet; what was checked is what is used, for the file is read once.
+
+    Raises:
+        FleetFileError: it is missing, torn, tampered with, of a newer format or made from other features.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FleetFileError(
+            f"The fleet file {path} cannot be read ({error}); train a fleet, or name its file."
+        ) from error
+    _verify(path, content)
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
+            facts = json.loads(reader.schema.metadata[MANIFEST])
+            _accept(path, facts)
+            groups = tuple(_group(batch) for batch in reader)
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise FleetFileError(f"The fleet file {path} does not hold a fleet ({error}); train it again.") from error
+    return Fleet(facts["version"], groups)
+
+
+def fingerprint(path: Path) -> str | None:
+    """The SHA-256 in the file's trailer, read without the rest; None where there is no fleet file.
+
+    Cheap enough to poll: it changes exactly when the content does.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(-TRAILER, os.SEEK_END)
+            trailer = file.read()
+    except OSError:
+        return None
+    return trailer[len(MAGIC) :].decode("ascii", "replace") if trailer.startswith(MAGIC) else None
+
+
+def _write(file: BufferedRandom, fleet: Fleet, schema: pa.Schema) -> None:
+    with pa.ipc.new_stream(file, schema) as writer:
+        for group in fleet.groups:
+            writer.write_batch(_row(group, schema))
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0, os.SEEK_END)
+    file.write(MAGIC + digest.encode())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename within ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _verify(path: Path, content: bytes) -> None:
+    if content[-TRAILER:][: len(MAGIC)] != MAGIC:
+        raise FleetFileError(f"{path} is cut short or not a fleet file; copy it again, or train a fleet.")
+    body = memoryview(content)[:-TRAILER]
+    if hashlib.sha256(body).hexdigest().encode() != content[len(MAGIC) - TRAILER :]:
+        raise FleetFileError(
+            f"The fleet file {path} was changed after it was written; copy it again, or train a fleet."
+        )
+
+
+def _accept(path: Path, facts: dict[str, Any]) -> None:
+    if facts["format"] > FORMAT:
+        raise FleetFileError(
+            f"The fleet file {path} has format {facts['format']}, newer than {FORMAT}; upgrade Tidewatch to read it."
+        )
+    if facts["features"] != DEFINITION:
+        raise FleetFileError(f"The fleet file {path} was trained on other features; train it again.")
+
+
+def _row(group: Group, schema: pa.Schema) -> pa.RecordBatch:
+    names = [pa.array([list(getattr(group, name))], schema.field(name).type) for name in ("metrics", "devices")]
+    return pa.RecordBatch.from_arrays(names + [_packed(getattr(group, name)) for name in SHAPES], schema=schema)
+
+
+def _packed(values: NDArray[Any]) -> pa.LargeListArray:
+    flat = pa.array(values.ravel())
+    return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
+
+
+def _group(batch: pa.RecordBatch) -> Group:
+    """The group of one row; its arrays share the batch's memory.
+
+    Raises:
+        ValueError: arrays do not fit together.
+    """
+    batch.validate(full=True)
+    metrics, devices = (tuple(batch.column(name)[0].as_py()) for name in ("metrics", "devices"))
+    flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in SHAPES}
+    sizes = {"metrics": len(metrics), "features": len(KINDS) * len(metrics), "models": len(devices)}
+    sizes |= {"models + 1": len(devices) + 1, "rows": len(flat["weight"])}
+    group = Group(
+        metrics, devices, **{name: flat[name].reshape([sizes[side] for side in SHAPES[name]]) for name in SHAPES}
+    )
+    lengths = np.diff(group.indptr)
+    inside = group.indptr[0] == 0 and group.indptr[-1] + lengths.max(initial=0) <= sizes["rows"]
+    if not devices or not inside or lengths.min() <= sizes["features"]:
+        raise ValueError("its models do not fit its rows")
+    return group
