@@ -131,10 +131,10 @@ def _read(database: duckdb.DuckDBPyConnection, path: Path, period: Period) -> tu
             f"There are no Parquet files under {path}; let the Parquet sink write some, or name its folder."
         )
     chosen = f"FROM read_parquet($files, hive_partitioning = false) WHERE {_filter(period)}"
-    counted = database.sql(f"SELECT count(DISTINCT device_id) {chosen}", params={"files": files}).fetchone()
+    counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", {"files": files}).fetchall()
     columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
     rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params={"files": files})
-    return (counted or (0,))[0], _whole(rows.to_arrow_reader(TASK_ROWS))
+    return counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
 
 
 def _hidden(path: Path) -> bool:
