@@ -58,8 +58,11 @@ class Reason(StrEnum):
     """More metrics than ``max_metrics`` allows, in a reading or for a device."""
 
 
-class MetricStatistics(msgspec.Struct, frozen=True, gc=False):
-    """One metric over one window; ``std`` is the sample standard deviation, null below two readings."""
+class MetricStatistics(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One metric over one window; ``std`` is the sample standard deviation, null below two readings.
+
+    ``sum`` is present where a window sums its events, as with server sessions.
+    """
 
     count: int
     mean: float
@@ -67,6 +70,7 @@ class MetricStatistics(msgspec.Struct, frozen=True, gc=False):
     min: float
     max: float
     last: float
+    sum: float | None = None
 
 
 class Contributor(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,179 @@
+"""The Faust app: everything of the stream wired together, in one place."""
+
+import asyncio
+import gc
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from scorers.errors import ConfigError, FleetFileError
+from scorers.pack import fingerprint, load
+from stream import decode, sessions
+from stream.contracts import Topics
+from stream.kafka import Broker
+from stream.owners import Owners, WorkerSpec
+from stream.partition import Source
+from stream.transport import Consumer, Fetch
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_SILENCE_S = 5.0
+_FLEET_S = 2.0
+_FETCH_RECORDS = 10_000
+
+
+def sources(topics: Topics) -> tuple[Source, ...]:
+    """The input topics. Two sessions of a server may start together; two readings of a device may not."""
+    return (
+        Source(topics.readings, decode.read_fast, decode.read_patiently),
+        Source(topics.sessions, sessions.read_fast, sessions.read_patiently, sums=True, distinct=False),
+    )
+
+
+class App(faust.App):
+    """A Faust app whose batched partitions are answered for by ``owners``."""
+
+    owners: Owners
+
+
+def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) -> App:
+    """The app: an agent for each input topic, a tick, and owners that let go in time."""
+    app = App(
+        worker.app,
+        broker=[f"batched://{address.strip()}" for address in broker.bootstrap.split(",")],
+        broker_credentials=credentials(broker.options),
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=2.0,
+        broker_rebalance_timeout=20.0,
+        broker_request_timeout=40.0,
+        broker_commit_interval=1.0,
+        broker_max_poll_records=_FETCH_RECORDS,
+        consumer_max_fetch_size=4 * 1024 * 1024,
+        consumer_auto_offset_reset="earliest",
+        stream_wait_empty=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        autodiscover=False,
+    )
+    app.owners = owners
+    for topic in (topics.readings, topics.sessions):
+        app.agent(app.topic(topic, value_serializer="raw"), name=f"feed-{topic}")(_feeder(app))
+    app.timer(_TICK_S)(_ticker(app))
+    app.on_partitions_revoked.connect(_revoker(app), weak=False)
+    app.on_before_shutdown.connect(_closer(app), weak=False)
+    owners.failed = _crasher(app)
+    return app
+
+
+def _crasher(app: App) -> Callable[[BaseException], None]:
+    crashing: set[asyncio.Future[None]] = set()
+
+    def crash(error: BaseException) -> None:
+        crashing.add(asyncio.ensure_future(app.crash(error)))
+
+    return crash
+
+
+def _feeder(app: App) -> Callable[[Any], Any]:
+    async def feed(fetches: AsyncIterator[Fetch]) -> None:
+        async for fetch in fetches:
+            try:
+                await app.owners.feed(fetch)
+            except Exception as error:  # an agent that goes on would skip what it could not take in
+                log.exception("the stream cannot go on")
+                await app.crash(error)
+                raise
+
+    return feed
+
+
+def _ticker(app: App) -> Callable[[], Any]:
+    async def tick() -> None:
+        consumer = app.consumer
+        if isinstance(consumer, Consumer):
+            app.owners.tick(lambda tp: consumer.caught_up(tp, _SILENCE_S))
+
+    return tick
+
+
+def _revoker(app: App) -> Callable[..., Any]:
+    async def revoked(_: Any, partitions: set[TP], **__: Any) -> None:
+        await app.owners.release(tp for tp in partitions if app.owners.batched(tp.topic))
+
+    return revoked
+
+
+def _closer(app: App) -> Callable[..., Any]:
+    async def closing(_: Any, **__: Any) -> None:
+        await app.owners.close()
+
+    return closing
+
+
+def follow_fleet(app: App, path: Path) -> None:
+    """Score by the fleet at ``path``, and by its successors as they appear; a bad file keeps the old one."""
+    seen: list[str | None] = [None]
+
+    def fresh() -> Any:
+        mark = fingerprint(path)
+        if mark is None or mark == seen[0]:
+            return None
+        seen[0] = mark
+        return load(path)
+
+    @app.timer(_FLEET_S, on_leader=False)  # type: ignore[untyped-decorator]  # Faust's decorators are untyped
+    async def follow() -> None:
+        try:
+            fleet = await asyncio.get_running_loop().run_in_executor(None, fresh)
+        except FleetFileError as error:
+            log.error("the fleet in force stays: %s", error)  # noqa: TRY400 - the sentence says it all
+            return
+        if fleet is not None:
+            app.owners.use(fleet)
+            log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
+
+
+def credentials(options: Any) -> Any:
+    """Faust's credentials for librdkafka's security settings, or None.
+
+    Raises:
+        ConfigError: a mechanism that Faust's client does not speak.
+    """
+    protocol = str(options.get("security.protocol", "PLAINTEXT")).upper()
+    if protocol == "PLAINTEXT":
+        return None
+    context = None
+    if protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+        if "ssl.certificate.location" in options:
+            context.load_cert_chain(options["ssl.certificate.location"], options.get("ssl.key.location"))
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    mechanism = str(options.get("sasl.mechanism", options.get("sasl.mechanisms", "PLAIN"))).upper()
+    if mechanism not in {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}:
+        raise ConfigError(
+            f"kafka.options sasl.mechanism {mechanism!r} is not supported; use PLAIN or SCRAM-SHA-256/512."
+        )
+    return faust.SASLCredentials(
+        username=options.get("sasl.username"),
+        password=options.get("sasl.password"),
+        ssl_context=context,
+        mechanism=mechanism,
+    )
+
+
+def run(app: App, *, loglevel: str = "WARNING") -> None:
+    """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke."""
+    # decoding makes many short-lived dicts that never form cycles
+    gc.set_threshold(100_000, 50, 50)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
+    worker.execute_from_commandline()

@@ -1,0 +1,352 @@
+"""Bytes to readings: a fast path for clean batches, a patient one for the rest.
+
+One malformed record costs its batch the fast path and nothing else.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any, NoReturn
+
+import msgspec
+import numpy as np
+
+from scorers.statistics import Floats, Ints
+from stream.contracts import Reason
+from stream.records import PUNCTUATION, Records
+
+EARLIEST = 315_532_800_000
+"""1980-01-01. A stamp in seconds, read as milliseconds, falls before it."""
+LATEST = 7_258_118_400_000
+"""2200-01-01."""
+LARGEST = 1e100
+"""Values beyond this cannot be squared and summed; no sensor measures them."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_SHOWN = 120
+
+
+class Reading(msgspec.Struct, gc=False):
+    """One record of ``sensor.readings``, as it travels."""
+
+    device_id: str
+    ts: int | str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a record may not exceed."""
+
+    max_bytes: int = 262_144
+    max_metrics: int = 256
+    max_name: int = 256
+    """Longest device or metric name, in characters."""
+    max_ahead_ms: int = 600_000
+    """How far a reading may lie ahead of its record's Kafka timestamp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record that is kept aside: its row in the batch, why, and what exactly."""
+
+    row: int
+    reason: Reason
+    detail: str
+
+
+@dataclass(slots=True)
+class Decoded:
+    """``n`` readings in columns; reading *i* is record ``row[i]`` of the batch.
+
+    The values of reading *i* are ``flat[start[i]:][:len(shapes[shape[i]])]``, in the order of the
+    metric names ``shapes[shape[i]]``.
+    """
+
+    row: Ints
+    device: list[str]
+    ts: Ints
+    shape: Ints
+    shapes: list[tuple[str, ...]]
+    start: Ints
+    flat: Floats
+    rejects: list[Reject] = field(default_factory=list)
+    punctuation: list[tuple[int, int]] = field(default_factory=list)
+    """(row, epoch ms) of every punctuation."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, chosen: Ints) -> "Decoded":
+        """The chosen readings, in that order, with the same rejects."""
+        device = [self.device[at] for at in chosen]
+        return Decoded(
+            self.row[chosen],
+            device,
+            self.ts[chosen],
+            self.shape[chosen],
+            self.shapes,
+            self.start[chosen],
+            self.flat,
+            self.rejects,
+            self.punctuation,
+        )
+
+
+class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error of ours
+    """Carries the reason out of the depths of one record."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+Parse = Callable[[bytes], Reading]
+"""Bytes of one record to a reading; raises ``Refused``, or what msgspec raises."""
+
+_UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
+
+
+def decode(records: Records, limits: Limits, fast: Parse, patient: Parse) -> Decoded:
+    """Readings and rejects of a batch.
+
+    ``fast`` must raise on everything it does not understand; ``patient`` then has the last word
+    on each record of that batch.
+    """
+    try:
+        if max(map(len, records.values), default=0) > limits.max_bytes:  # type: ignore[arg-type]  # None raises TypeError
+            raise Refused(Reason.TOO_LARGE, "")
+        readings = list(map(fast, records.values))  # type: ignore[arg-type]  # None raises TypeError
+        decoded = _columns(np.arange(len(readings)), readings)
+    except _UNREADABLE:
+        decoded = _one_by_one(records, limits, (fast, patient))
+    _check(decoded, records, limits)
+    return decoded
+
+
+def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
+    values = [reading.values for reading in readings]
+    interned: dict[tuple[str, ...], int] = {}
+    shape = [interned.setdefault(tuple(value), len(interned)) for value in values]
+    shapes = list(interned)
+    flat = np.array(list(chain.from_iterable(value.values() for value in values)), np.float64)
+    widths = np.array([len(names) for names in shapes], np.int64)[shape] if readings else np.empty(0, np.int64)
+    ts = np.array([reading.ts for reading in readings] or np.empty(0, np.int64))
+    if ts.dtype != np.int64:
+        ts = np.array([epoch_ms(reading.ts) for reading in readings], np.int64)
+    start = np.cumsum(widths) - widths
+    device = [reading.device_id for reading in readings]
+    return Decoded(rows, device, ts, np.array(shape, np.int64), shapes, start, flat)
+
+
+def _one_by_one(records: Records, limits: Limits, parsers: tuple[Parse, Parse]) -> Decoded:
+    rows: list[int] = []
+    readings: list[Reading] = []
+    rejects: list[Reject] = []
+    punctuation: list[tuple[int, int]] = []
+    for row, value in enumerate(records.values):
+        try:
+            if not value:
+                punctuation.append((row, _punctuation(records, row)))
+                continue
+            readings.append(_reading(value, limits, *parsers))
+            rows.append(row)
+        except Refused as refused:
+            rejects.append(Reject(row, refused.reason, str(refused)))
+    decoded = _columns(np.array(rows, np.int64), readings)
+    decoded.rejects, decoded.punctuation = rejects, punctuation
+    return decoded
+
+
+def _punctuation(records: Records, row: int) -> int:
+    for name, value in records.headers[row] or ():
+        if name == PUNCTUATION and value.isdigit():
+            return int(value)
+    raise Refused(Reason.EMPTY, "the record has no value")
+
+
+def _reading(value: bytes, limits: Limits, fast: Parse, patient: Parse) -> Reading:
+    if len(value) > limits.max_bytes:
+        raise Refused(Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}")
+    try:
+        reading = fast(value)
+    except _UNREADABLE:
+        reading = patient(value)
+    reading.ts = epoch_ms(reading.ts)
+    return reading
+
+
+def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
+    """Drop in place what is well-formed but out of bounds; nearly always nothing is."""
+    if not len(decoded):
+        return
+    bad: dict[int, Reject] = {}
+
+    def refuse(readings: Iterable[Any], reason: Reason, detail: Callable[[int], str]) -> None:
+        for at in readings:
+            bad.setdefault(int(at), Reject(int(decoded.row[at]), reason, detail(int(at))))
+
+    ts, ahead = decoded.ts, decoded.ts - records.timestamps[decoded.row]
+    refuse(
+        np.flatnonzero((ts < EARLIEST) | (ts >= LATEST)),
+        Reason.BAD_TIMESTAMP,
+        lambda at: f"ts {ts[at]} is not epoch milliseconds between 1980 and 2199",
+    )
+    refuse(
+        np.flatnonzero(ahead > limits.max_ahead_ms),
+        Reason.FUTURE,
+        lambda at: f"ts {ts[at]} is {ahead[at]} ms ahead of the record; max_ahead is {limits.max_ahead_ms} ms",
+    )
+    for shape, names in enumerate(decoded.shapes):
+        fault = _shape_fault(names, limits)
+        if fault:
+            refuse(np.flatnonzero(decoded.shape == shape), fault[0], lambda _, why=fault[1]: why)  # type: ignore[misc]  # why is bound now
+    if max(map(len, decoded.device)) > limits.max_name or not all(decoded.device):
+        odd = [at for at, name in enumerate(decoded.device) if not 0 < len(name) <= limits.max_name]
+        refuse(odd, Reason.WRONG_TYPE, lambda _: f"device_id must have 1 to {limits.max_name} characters")
+    if not np.abs(decoded.flat).max(initial=0.0) <= LARGEST:
+        places = np.flatnonzero(~(np.abs(decoded.flat) <= LARGEST))
+        owners = np.searchsorted(decoded.start, places, side="right") - 1
+        refuse(owners, Reason.NOT_FINITE, lambda _: f"a value beyond ±{LARGEST:g}")
+    if bad:
+        _drop(decoded, bad)
+
+
+def _shape_fault(names: tuple[str, ...], limits: Limits) -> tuple[Reason, str] | None:
+    if not names:
+        return Reason.NO_VALUES, "values is empty"
+    if len(names) > limits.max_metrics:
+        return Reason.TOO_MANY_METRICS, f"{len(names)} metrics; max_metrics is {limits.max_metrics}"
+    if not all(0 < len(name) <= limits.max_name for name in names):
+        return Reason.WRONG_TYPE, f"metric names must have 1 to {limits.max_name} characters"
+    return None
+
+
+def _drop(decoded: Decoded, bad: dict[int, Reject]) -> None:
+    keep = np.setdiff1d(np.arange(len(decoded)), np.fromiter(bad, np.int64))
+    kept = decoded.take(keep)
+    decoded.row, decoded.device, decoded.ts = kept.row, kept.device, kept.ts
+    decoded.shape, decoded.start = kept.shape, kept.start
+    decoded.rejects.extend(bad.values())
+
+
+def epoch_ms(stamp: Any) -> int:
+    """Epoch milliseconds of an integer, an integral float or an ISO-8601 string with an offset.
+
+    Raises:
+        Refused: ``bad_timestamp`` for anything else.
+    """
+    if isinstance(stamp, int) and not isinstance(stamp, bool):
+        # anything outside int64 is outside EARLIEST and LATEST too
+        return max(-(2**62), min(stamp, 2**62))
+    if isinstance(stamp, float) and stamp.is_integer() and abs(stamp) < LARGEST:
+        return epoch_ms(int(stamp))
+    if isinstance(stamp, str):
+        try:
+            moment = datetime.fromisoformat(stamp)
+        except ValueError:
+            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp[:_SHOWN]!r} is not ISO-8601") from None
+        if moment.tzinfo is None:
+            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp!r} has no offset; end it with Z or +hh:mm")
+        return (moment - _EPOCH) // _MILLISECOND
+    raise Refused(Reason.BAD_TIMESTAMP, f"ts must be epoch milliseconds or ISO-8601, not {type(stamp).__name__}")
+
+
+# --- sensor.readings ---------------------------------------------------------------------------
+
+read_fast: Parse = msgspec.json.Decoder(Reading).decode
+
+
+def read_patiently(value: bytes) -> Reading:
+    """A reading in either shape of the contract; null metrics are left out.
+
+    Raises:
+        Refused: with the reason and the field.
+    """
+    record = parse_object(value)
+    if "device_id" in record or "values" in record:
+        return _wide(record)
+    if "Device" in record or "Value" in record:
+        return _narrow(record)
+    raise Refused(Reason.MISSING_FIELD, "device_id is missing")
+
+
+def parse_object(value: bytes) -> dict[str, Any]:
+    """The JSON object in ``value``.
+
+    Raises:
+        Refused: not JSON, not an object, or holding NaN or Infinity, which JSON lacks.
+    """
+    try:
+        record = msgspec.json.decode(value)
+    except _UNREADABLE as error:
+        _explain(value, error)
+    if not isinstance(record, dict):
+        raise Refused(Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}")
+    return record
+
+
+def _explain(value: bytes, error: Exception) -> NoReturn:
+    def constant(name: str) -> NoReturn:
+        raise Refused(Reason.NOT_FINITE, f"{name} is not a measurement; leave the metric out")
+
+    if "out of range" in str(error):
+        raise Refused(Reason.NOT_FINITE, str(error)[:_SHOWN]) from error
+    try:
+        json.loads(value, parse_constant=constant)
+    except Refused:
+        raise
+    except (ValueError, RecursionError):
+        pass
+    raise Refused(Reason.MALFORMED, str(error)[:_SHOWN]) from error
+
+
+def require(record: dict[str, Any], name: str) -> Any:
+    """The field ``name``.
+
+    Raises:
+        Refused: ``missing_field`` where it is absent or null.
+    """
+    value = record.get(name)
+    if value is None:
+        raise Refused(Reason.MISSING_FIELD, f"{name} is missing")
+    return value
+
+
+def number(value: Any, name: str) -> float:
+    """``value`` as a float.
+
+    Raises:
+        Refused: ``wrong_type`` or ``not_finite``, naming the field.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refused(Reason.WRONG_TYPE, f"{name} must be a number, not {type(value).__name__}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise Refused(Reason.NOT_FINITE, f"{name} is not finite")
+    return result
+
+
+def _wide(record: dict[str, Any]) -> Reading:
+    device, values = require(record, "device_id"), require(record, "values")
+    if not isinstance(device, str):
+        raise Refused(Reason.WRONG_TYPE, f"device_id must be a string, not {type(device).__name__}")
+    if not isinstance(values, dict):
+        raise Refused(Reason.WRONG_TYPE, f"values must be an object, not {type(values).__name__}")
+    present = {name: number(value, f"values.{name[:_SHOWN]}") for name, value in values.items() if value is not None}
+    return Reading(device, require(record, "ts"), present)
+
+
+def _narrow(record: dict[str, Any]) -> Reading:
+    device, sensor = require(record, "Device"), require(record, "Sensor")
+    for name, value in (("Device", device), ("Sensor", sensor)):
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise Refused(Reason.WRONG_TYPE, f"{name} must be an integer or a string, not {type(value).__name__}")
+    return Reading(str(device), require(record, "TS"), {str(sensor): number(require(record, "Value"), "Value")})

@@ -1,0 +1,124 @@
+"""Windows, alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import msgspec
+
+from scorers.verdicts import Verdicts
+from stream.contracts import Alert, Contributor, MetricStatistics, Score
+from stream.decode import Reject
+from stream.records import Records
+from stream.window import Closed
+
+_encode = msgspec.json.Encoder().encode
+_JSON = ("content-type", b"application/json")
+_VERSION = ("ce_specversion", b"1.0")
+
+
+class Message(NamedTuple):
+    """One record to produce; without a partition the key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    partition: int = -1
+
+
+@lru_cache(maxsize=4096)
+def _rfc3339(epoch_ms: int) -> bytes:
+    moment = datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+
+def _event(kind: str, source: str, identity: str, epoch_ms: int) -> list[tuple[str, bytes]]:
+    return [
+        _VERSION,
+        ("ce_type", kind.encode()),
+        ("ce_source", source.encode()),
+        ("ce_id", identity.encode()),
+        ("ce_time", _rfc3339(epoch_ms)),
+        _JSON,
+    ]
+
+
+def score_message(topic: str, score: Score) -> Message:
+    """The record of ``device.scores`` for one window."""
+    identity = f"{score.source}/{score.device_id}/{score.window_start}"
+    headers = _event("io.tidewatch.score.v1", score.source, identity, score.window_end)
+    return Message(topic, score.device_id.encode(), _encode(score), headers)
+
+
+def alert_message(topic: str, alert: Alert) -> Message:
+    """The record of ``device.alerts`` for one change of state."""
+    headers = _event("io.tidewatch.alert.v1", alert.source, f"{alert.alert_id}/{alert.state}", alert.at)
+    return Message(topic, alert.device_id.encode(), _encode(alert), headers)
+
+
+def reject_message(topic: str, records: Records, reject: Reject) -> Message:
+    """The record of ``rejects``: the original key and bytes; where from and why in the headers."""
+    row = reject.row
+    offset, arrival = int(records.offsets[row]), int(records.timestamps[row])
+    identity = f"{records.topic}/{records.partition}/{offset}"
+    headers = [
+        *_event("io.tidewatch.reject.v1", records.topic, identity, max(arrival, 0))[:-1],
+        ("tw_reason", reject.reason.value.encode()),
+        ("tw_detail", reject.detail.encode(errors="replace")),
+        ("tw_topic", records.topic.encode()),
+        ("tw_partition", str(records.partition).encode()),
+        ("tw_offset", str(offset).encode()),
+        ("tw_timestamp", str(arrival).encode()),
+    ]
+    return Message(topic, records.keys[row], records.values[row] or b"", headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where scores come from: the input topic, whether its windows sum, the fleet's version."""
+
+    source: str
+    sums: bool
+    version: str
+
+
+def scores(closed: Closed, verdicts: Verdicts, names: Sequence[str], origin: Origin) -> Iterator[Score]:
+    """One record a window; ``names[i]`` is the device of row *i*."""
+    floats = (verdicts.decision.tolist(), verdicts.score.tolist(), verdicts.severity.tolist())
+    verdict = zip(verdicts.scored.tolist(), verdicts.anomaly.tolist(), *floats, strict=True)
+    about = zip(names, closed.start.tolist(), closed.end.tolist(), closed.count.tolist(), strict=True)
+    everything = zip(about, _metrics(closed, sums=origin.sums), verdict, _contributors(verdicts), strict=True)
+    for (name, start, end, count), metrics, (scored, anomaly, decision, score, severity), contributors in everything:
+        score_of = partial(Score, name, origin.source, start, end, count, metrics)
+        if scored:
+            yield score_of("scored", decision, score, severity, anomaly, contributors, origin.version)
+        else:
+            yield score_of("learning")
+
+
+def _metrics(closed: Closed, *, sums: bool) -> Iterator[dict[str, MetricStatistics]]:
+    statistics = closed.statistics
+    blocks = (statistics.count, statistics.mean, statistics.std, statistics.min, statistics.max, statistics.last)
+    for rows in zip(*(block.tolist() for block in blocks), strict=True):
+        yield {
+            metric: MetricStatistics(
+                count, mean, std if count > 1 else None, low, high, last, mean * count if sums else None
+            )
+            for metric, count, mean, std, low, high, last in zip(statistics.metrics, *rows, strict=True)
+            if count
+        }
+
+
+def _contributors(verdicts: Verdicts) -> Iterator[list[Contributor]]:
+    names = verdicts.names
+    columns = (verdicts.feature, verdicts.share, verdicts.actual, verdicts.typical)
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        yield [
+            Contributor(names[feature], share, None if math.isnan(actual) else actual, typical)
+            for feature, share, actual, typical in zip(*row, strict=True)
+            if feature >= 0
+        ]

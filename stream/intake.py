@@ -1,0 +1,121 @@
+"""Believed readings into open windows; what is late, repeated or one metric too many stays out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers.statistics import Ints
+from stream.clock import Clocks, Trace
+from stream.contracts import Reason
+from stream.decode import Decoded
+from stream.dedupe import Seen
+from stream.window import Arrivals, Windows, WindowSpec
+
+_FORGET_AT = 65_536
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``n`` believed readings in the order they count, and what their clocks said."""
+
+    decoded: Decoded
+    device: Ints
+    offset: Ints
+    trace: Trace
+
+
+class Intake:
+    """The open windows of one partition and what they have taken in."""
+
+    def __init__(self, spec: WindowSpec, *, dedupe: bool, max_metrics: int) -> None:
+        self.windows = Windows(spec)
+        self._spec = spec
+        self._dedupe = dedupe
+        self._max_metrics = max_metrics
+        self._seen: dict[tuple[str, ...], Seen] = {}
+        self._forget_at = _FORGET_AT
+
+    def admit(self, batch: Batch) -> list[tuple[int, Reason]]:
+        """Add the readings to every window of theirs that is open; (reading, reason) of those left out."""
+        numbers, places = self._places(batch)
+        late: Mask = ~np.logical_or.reduce(places)
+        crowded = self._widen(batch, ~late)
+        repeated = self._repeated(batch, ~(late | crowded))
+        out = late | crowded | repeated
+        for number, place in zip(numbers, places, strict=True):
+            chosen = place & ~out if out.any() else place
+            self._add(batch, number, np.flatnonzero(chosen))
+        if not out.any():
+            return []
+        reasons = ((late, Reason.LATE), (crowded, Reason.TOO_MANY_METRICS), (repeated, Reason.DUPLICATE))
+        return [(at, reason) for mask, reason in reasons for at in np.flatnonzero(mask).tolist()]
+
+    def forget(self, clocks: Clocks) -> None:
+        """Drop from memory the readings that lie in closed windows alone."""
+        if sum(map(len, self._seen.values())) < self._forget_at:
+            return
+        closed = clocks.closed()
+        for seen in self._seen.values():
+            seen.forget(closed, self._spec.size_ms)
+        self._seen = {names: seen for names, seen in self._seen.items() if len(seen)}
+        self._forget_at = max(_FORGET_AT, 2 * sum(map(len, self._seen.values())))
+
+    def _places(self, batch: Batch) -> tuple[list[Ints], Mask]:
+        """Window numbers of each reading, and which of those windows are open; shape (overlap, n)."""
+        ts = batch.decoded.ts
+        newest = ts // self._spec.hop_ms
+        numbers = [newest - back for back in range(self._spec.overlap)]
+        ends = [number * self._spec.hop_ms + self._spec.size_ms for number in numbers]
+        return numbers, np.array([(end > ts) & (end > batch.trace.closed) for end in ends])
+
+    def _widen(self, batch: Batch, fine: Mask) -> Mask:
+        """Give every device the metrics it sends; which readings would give it too many."""
+        crowded = np.zeros(len(fine), np.bool_)
+        for shape, names in enumerate(batch.decoded.shapes):
+            rows = np.flatnonzero(fine & (batch.decoded.shape == shape))
+            blocks = self.windows.blocks(batch.device[rows])
+            for block in np.unique(blocks).tolist():
+                have = self.windows.metrics(block)
+                wanted = len({*have, *names})
+                if wanted == len(have):
+                    continue
+                here = rows[blocks == block]
+                if wanted > self._max_metrics:
+                    crowded[here] = True
+                else:
+                    self.windows.widen(np.unique(batch.device[here]), names)
+        return crowded
+
+    def _repeated(self, batch: Batch, fine: Mask) -> Mask:
+        repeated = np.zeros(len(fine), np.bool_)
+        if not self._dedupe:
+            return repeated
+        suspect = batch.decoded.ts <= batch.trace.clock
+        for shape, names in enumerate(batch.decoded.shapes):
+            rows = np.flatnonzero(fine & (batch.decoded.shape == shape))
+            if len(rows):
+                seen = self._seen.setdefault(tuple(sorted(names)), Seen())
+                repeated[rows] = seen.repeated(batch.device[rows], batch.decoded.ts[rows], suspect[rows])
+        return repeated
+
+    def _add(self, batch: Batch, number: Ints, rows: Ints) -> None:
+        decoded = batch.decoded
+        group = self.windows.blocks(batch.device[rows]) * len(decoded.shapes) + decoded.shape[rows]
+        for key in np.unique(group).tolist():
+            block, shape = divmod(key, len(decoded.shapes))
+            here = rows[group == key]
+            names = decoded.shapes[shape]
+            values = decoded.flat[decoded.start[here][:, None] + np.arange(len(names))]
+            arrivals = Arrivals(
+                batch.device[here],
+                number[here],
+                decoded.ts[here],
+                batch.offset[here],
+                batch.trace.partition[here],
+                self.windows.columns(block, names),
+                values,
+            )
+            self.windows.add(block, arrivals)

@@ -1,0 +1,67 @@
+"""Closed windows to verdicts, verdicts to alerts, both to messages."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from scorers.fleet import Fleet
+from stream.alert import Alerting, AlertSpec, Verdict
+from stream.contracts import Score, Topics
+from stream.encode import Message, Origin, alert_message, score_message, scores
+from stream.window import Closed
+
+
+class Outcomes:
+    """What one partition's windows mean: the fleet in force and the alerts under way."""
+
+    def __init__(self, source: str, topics: Topics, alert: AlertSpec, *, sums: bool) -> None:
+        self.alerting = Alerting(alert, source)
+        self.counts: Counter[str] = Counter()
+        self._source = source
+        self._topics = topics
+        self._sums = sums
+        self._fleet = Fleet.empty()
+        self._names: list[str] = []
+        self._model = np.empty(0, np.int64)
+
+    def use(self, fleet: Fleet) -> None:
+        """Score by ``fleet`` from the next window on."""
+        self._fleet = fleet
+        self._model = fleet.index(self._names)
+
+    def meet(self, names: Sequence[str]) -> None:
+        """Devices not seen before, in the order of their numbers."""
+        self._names.extend(names)
+        self._model = np.append(self._model, self._fleet.index(names))
+
+    def tell(self, closed: Closed) -> list[Message]:
+        """The scores and alerts of closed windows, each device's in time order."""
+        verdicts = self._fleet.score(self._model[closed.device], closed.statistics)
+        names = [self._names[device] for device in closed.device]
+        records = scores(closed, verdicts, names, Origin(self._source, self._sums, self._fleet.version))
+        messages = []
+        for device, score in zip(closed.device.tolist(), records, strict=True):
+            messages.append(score_message(self._topics.scores, score))
+            if score.anomaly or (score.state == "scored" and device in self.alerting.watched):
+                messages += self._alert(device, score)
+        self.counts["windows"] += len(names)
+        self.counts["scores"] += int(verdicts.scored.sum())
+        self.counts["anomalies"] += int(verdicts.anomaly.sum())
+        return messages
+
+    def _alert(self, device: int, score: Score) -> list[Message]:
+        verdict = Verdict(
+            score.device_id,
+            score.window_start,
+            score.window_end,
+            score.anomaly,
+            score.score or 0.0,
+            score.severity or 0.0,
+            score.contributors,
+        )
+        alert = self.alerting.see(device, verdict, score.model_version)
+        if alert is None:
+            return []
+        self.counts["alerts"] += alert.state == "firing"
+        return [alert_message(self._topics.alerts, alert)]

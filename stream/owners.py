@@ -1,0 +1,231 @@
+"""The shell around each partition's core: who owns it, its epochs, its transactions.
+
+An epoch ends about a second after its first output. Its messages and the checkpoint go out in one
+transaction, off the event loop, while the core goes on with the next; only then does the floor move.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from faust.types import TP
+
+from scorers.fleet import Fleet
+from stream.contracts import Topics
+from stream.encode import Message
+from stream.kafka import Broker
+from stream.outbox import BrokenError, FencedError, Outbox, StoppedError, remembered
+from stream.partition import Partition, Source, StreamSpec
+from stream.records import Records
+from stream.state import recall
+from stream.transport import Fetch
+
+log = logging.getLogger(__name__)
+
+_CLOSE_S = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """How a worker runs; times in seconds."""
+
+    app: str = "tidewatch"
+    """Names the consumer group and, with topic and partition, the transactions."""
+    epoch_s: float = 1.0
+    max_in_flight: int = 100_000
+    """Records fetched and not yet processed, all partitions together."""
+    max_epoch: int = 50_000
+    """Messages after which an epoch ends early, and fetching waits for the last one to be out."""
+
+
+@dataclass(slots=True, eq=False)
+class Owner:
+    """One owned partition: its core, its producer, what is to go out."""
+
+    core: Partition
+    outbox: Outbox
+    life: int
+    floor: int | None = None
+    pending: list[Message] = field(default_factory=list)
+    since: float = 0.0
+    """When the first pending message came."""
+    heard: float = 0.0
+    """When the last record came."""
+    commit: "asyncio.Task[None] | None" = None
+
+    def collect(self, messages: list[Message], now: float) -> None:
+        """Add what is to go out."""
+        if messages and not self.pending:
+            self.since = now
+        self.pending += messages
+
+    @property
+    def identity(self) -> TP:
+        """The partition."""
+        return TP(self.core.source.topic, self.core.number)
+
+
+class Owners:
+    """Every partition this worker owns."""
+
+    def __init__(
+        self, broker: Broker, topics: Topics, sources: Iterable[Source], spec: StreamSpec, worker: WorkerSpec
+    ) -> None:
+        self.fleet = Fleet.empty()
+        self._broker = broker
+        self._topics = topics
+        self._sources: Mapping[str, Source] = {source.topic: source for source in sources}
+        self._spec = spec
+        self._worker = worker
+        self._owned: dict[TP, Owner] = {}
+        self._life = 0
+        self._in_flight = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(32, thread_name_prefix="outbox")
+        self._past: Counter[str] = Counter()
+        self.failed: Callable[[BaseException], None] = lambda error: log.error("epoch failed: %s", error)
+        """Called when a partition cannot go on."""
+
+    # --- what the transport asks ---------------------------------------------------------------
+
+    def batched(self, topic: str) -> bool:
+        """Whether the topic is one of ours."""
+        return topic in self._sources
+
+    def floor(self, tp: TP) -> int | None:
+        """The first offset a new owner would need, once known."""
+        owner = self._owned.get(tp)
+        return owner.floor if owner else None
+
+    async def room(self) -> None:
+        """Return once more records may be fetched, or a moment later."""
+        if not self._room.is_set():
+            try:
+                await asyncio.wait_for(self._room.wait(), 0.5)
+            except TimeoutError:
+                return
+
+    def arrive(self, records: Records) -> Fetch:
+        """Count in what was fetched."""
+        self._in_flight += len(records)
+        if self._in_flight >= self._worker.max_in_flight:
+            self._room.clear()
+        return Fetch(records, self._life)
+
+    async def acquire(self, partitions: set[TP]) -> dict[TP, int | None]:
+        """Take over partitions from whoever had them; where reading starts."""
+        await self.release(self._owned)
+        self._life += 1
+        self._in_flight = 0
+        self._room.set()
+        began = time.monotonic()
+        owned = await asyncio.gather(*(self._take(tp) for tp in sorted(partitions)))
+        if owned:
+            log.info("took over %d partitions in %.2f s", len(owned), time.monotonic() - began)
+        return {tp: owner.floor for tp, owner in zip(sorted(partitions), owned, strict=True)}
+
+    async def _take(self, tp: TP) -> Owner:
+        identity = f"{self._worker.app}-{tp.topic}-{tp.partition}"
+        core = Partition(self._sources[tp.topic], tp.partition, self._spec, self._topics)
+        loop = asyncio.get_running_loop()
+        outbox, floor = await loop.run_in_executor(self._pool, self._open, identity, core)
+        core.use(self.fleet)
+        owner = self._owned[tp] = Owner(core, outbox, self._life, floor, heard=time.monotonic())
+        return owner
+
+    def _open(self, identity: str, core: Partition) -> tuple[Outbox, int | None]:
+        outbox = Outbox(self._broker, identity, self._stop)
+        outbox.open()
+        records = remembered(self._broker, self._topics.state, core.number, self._stop)
+        return outbox, core.restore(recall(core.source.topic, core.number, records))
+
+    async def release(self, partitions: Iterable[TP]) -> None:
+        """Let go of partitions, once what they have done is out."""
+        owners = [self._owned[tp] for tp in list(partitions) if tp in self._owned]
+        await asyncio.gather(*(self._finish(owner) for owner in owners))
+        for owner in owners:
+            self._past.update(owner.core.counts)
+            del self._owned[owner.identity]
+
+    async def _finish(self, owner: Owner) -> None:
+        if owner.commit:
+            await asyncio.wait([owner.commit])
+        if owner.pending and self._owned.get(owner.identity) is owner:
+            await self._commit(owner)
+        await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.close)
+
+    # --- what the worker does ------------------------------------------------------------------
+
+    async def feed(self, fetch: Fetch) -> None:
+        """Take in one run of records; runs fetched before a rebalance are not ours to judge."""
+        if fetch.life != self._life:
+            return
+        self._in_flight -= len(fetch.records)
+        if self._in_flight < self._worker.max_in_flight:
+            self._room.set()
+        owner = self._owned.get(TP(fetch.records.topic, fetch.records.partition))
+        if owner is None:
+            return
+        now = owner.heard = time.monotonic()
+        owner.collect(owner.core.feed(fetch.records), now)
+        if len(owner.pending) >= self._worker.max_epoch and owner.commit:
+            await asyncio.wait([owner.commit])
+        self._end_epoch(owner, now)
+
+    def tick(self, quiet: Callable[[TP], bool]) -> None:
+        """End epochs that are due; close what idles in partitions that are silent and ``quiet``."""
+        now = time.monotonic()
+        for tp, owner in list(self._owned.items()):
+            silent = now - owner.heard
+            if silent >= 1.0 and owner.core.open_windows and quiet(tp):
+                owner.collect(owner.core.hush(int(silent * 1000)), now)
+            self._end_epoch(owner, now)
+
+    def use(self, fleet: Fleet) -> None:
+        """Score by ``fleet`` from the next window on."""
+        self.fleet = fleet
+        for owner in self._owned.values():
+            owner.core.use(fleet)
+
+    def counts(self) -> Counter[str]:
+        """What has happened in all partitions since the start."""
+        total = Counter(self._past)
+        for owner in self._owned.values():
+            total.update(owner.core.counts)
+        return total
+
+    async def close(self) -> None:
+        """Let go of everything; what is not out after ``_CLOSE_S`` is redone by the next owner."""
+        asyncio.get_running_loop().call_later(_CLOSE_S, self._stop.set)
+        await self.release(self._owned)
+        self._stop.set()
+        self._pool.shutdown(wait=False)
+
+    def _end_epoch(self, owner: Owner, now: float) -> None:
+        due = now - owner.since >= self._worker.epoch_s or len(owner.pending) >= self._worker.max_epoch
+        if owner.pending and due and owner.commit is None:
+            owner.commit = asyncio.ensure_future(self._commit(owner))
+
+    async def _commit(self, owner: Owner) -> None:
+        messages = owner.pending + owner.core.checkpoint()
+        floor, owner.pending = owner.core.floor, []
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.send, messages)
+            owner.floor = floor
+        except FencedError as error:
+            log.warning("%s", error)
+            self._owned.pop(owner.identity, None)
+        except StoppedError as error:
+            log.warning("%s", error)
+        except BrokenError as error:
+            self._owned.pop(owner.identity, None)
+            self.failed(error)
+        finally:
+            owner.commit = None

@@ -1,0 +1,306 @@
+"""The core: records of one partition in, messages out. Bytes to bytes, no clock, no I/O.
+
+``feed`` takes what was read, ``checkpoint`` gives what must be remembered with it, ``restore`` takes
+that back. Readings, their order and the checkpoints alone decide what comes out.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scorers.fleet import Fleet
+from scorers.statistics import Ints
+from stream.alert import AlertSpec
+from stream.clock import NEVER, Clocks, Stamp
+from stream.contracts import Reason, Topics
+from stream.decode import Decoded, Limits, Parse, Reject, decode
+from stream.encode import Message, reject_message
+from stream.intake import Batch, Intake
+from stream.outcome import Outcomes
+from stream.records import Records, join
+from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
+from stream.window import WindowSpec
+
+_DETAIL = {
+    Reason.LATE: "every window it belongs to is closed",
+    Reason.DUPLICATE: "the device sent this timestamp before",
+    Reason.TOO_MANY_METRICS: "the device would have more metrics than max_metrics",
+    Reason.FUTURE: "the timestamp is far ahead and the device's next reading does not confirm it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input topic and how its records are read."""
+
+    topic: str
+    fast: Parse
+    patient: Parse
+    sums: bool = False
+    """Whether windows carry the sum of each metric."""
+    distinct: bool = True
+    """Whether a device's stamp tells its readings apart, so that a repetition can be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """How a stream windows, believes and alerts."""
+
+    window: WindowSpec = field(default_factory=WindowSpec)
+    alert: AlertSpec = field(default_factory=AlertSpec)
+    limits: Limits = field(default_factory=Limits)
+    max_jump_ms: int = 60_000
+    dedupe: bool = True
+
+
+class Partition:
+    """The stream's state for one partition of one input topic."""
+
+    def __init__(self, source: Source, number: int, spec: StreamSpec, topics: Topics) -> None:
+        self.source = source
+        self.number = number
+        self.next_offset = 0
+        """The first record not yet fed."""
+        self._spec = spec
+        self._topics = topics
+        self._numbers: dict[str, int] = {}
+        self._clocks = Clocks(spec.window, spec.max_jump_ms)
+        self._intake = Intake(spec.window, dedupe=spec.dedupe and source.distinct, max_metrics=spec.limits.max_metrics)
+        self._outcomes = Outcomes(source.topic, topics, spec.alert, sums=source.sums)
+        self._held: dict[int, Records] = {}
+        self._excluded: list[int] = []
+        self._dirty: set[int] = set()
+        self._then: PartitionState | None = None
+
+    @property
+    def reliving(self) -> bool:
+        """Whether the log must still be read again up to the last checkpoint; nothing comes out till then."""
+        return self._then is not None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What has happened here: readings, windows, scores, anomalies, alerts, rejects by reason."""
+        return self._outcomes.counts
+
+    @property
+    def open_windows(self) -> int:
+        """How many windows are open."""
+        return len(self._intake.windows)
+
+    @property
+    def floor(self) -> int:
+        """The first record that an open window still needs."""
+        floor = self._intake.windows.floor()
+        return floor[0] if floor else self.next_offset
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def use(self, fleet: Fleet) -> None:
+        """Score by ``fleet`` from the next window on."""
+        self._outcomes.use(fleet)
+
+    def feed(self, records: Records) -> list[Message]:
+        """Take in the next records; the scores, alerts and rejects they bring about."""
+        if self._then:
+            records = self._relive(records, self._then)
+        if not len(records):
+            return []
+        decoded = self._decode(records)
+        self.counts["readings"] += len(records) - len(decoded.punctuation)
+        messages = self._take(records, decoded)
+        self.next_offset = int(records.offsets[-1]) + 1
+        self._intake.forget(self._clocks)
+        return messages
+
+    def hush(self, silent_ms: int) -> list[Message]:
+        """The partition has been silent for so long: close what its clock would have closed by now."""
+        if self.reliving or self._clocks.partition == NEVER:
+            return []
+        now = self._clocks.partition + silent_ms
+        self._dirty.update(self._clocks.hush(len(self._numbers), now).tolist())
+        return self._close()
+
+    def _decode(self, records: Records) -> Decoded:
+        return decode(records, self._spec.limits, self.source.fast, self.source.patient)
+
+    def _take(self, records: Records, decoded: Decoded) -> list[Message]:
+        if decoded.punctuation:
+            return self._punctuated(records, decoded.punctuation)
+        device = self._number(decoded.device)
+        if self._held:
+            records, decoded, device = self._recall(records, decoded, device)
+        rejects = list(decoded.rejects)
+        order, refused = self._believe(records, decoded, device)
+        if order is not None:
+            decoded, device = decoded.take(order), device[order]
+        rejects += self._exclude(records, refused, Reason.FUTURE)
+        if len(decoded):
+            rejects += self._admit(records, decoded, device)
+        return self._refuse(records, rejects) + self._close()
+
+    def _admit(self, records: Records, decoded: Decoded, device: Ints) -> list[Reject]:
+        trace = self._clocks.trace(device, decoded.ts)
+        self._dirty.update(self._clocks.advance(trace).tolist())
+        batch = Batch(decoded, device, records.offsets[decoded.row], trace)
+        rejects = []
+        for at, reason in self._intake.admit(batch):
+            row = int(decoded.row[at])
+            if reason is Reason.TOO_MANY_METRICS:
+                rejects += self._exclude(records, [row], reason)
+            else:
+                rejects.append(Reject(row, reason, _DETAIL[reason]))
+        return rejects
+
+    def _exclude(self, records: Records, rows: list[int], reason: Reason) -> list[Reject]:
+        """Reject for what came before, and remember it: the log alone cannot tell."""
+        self._excluded += [int(records.offsets[row]) for row in rows]
+        return [Reject(row, reason, _DETAIL[reason]) for row in rows]
+
+    def _refuse(self, records: Records, rejects: list[Reject]) -> list[Message]:
+        for reject in rejects:
+            self.counts["rejects"] += 1
+            self.counts[f"rejects.{reject.reason}"] += 1
+        rejects.sort(key=lambda reject: reject.row)
+        return [reject_message(self._topics.rejects, records, reject) for reject in rejects]
+
+    def _close(self) -> list[Message]:
+        messages: list[Message] = []
+        for closed in self._intake.windows.close(self._clocks.closed()):
+            self._dirty.update(closed.device.tolist())
+            messages += self._outcomes.tell(closed)
+        return messages
+
+    def _punctuated(self, records: Records, marks: list[tuple[int, int]]) -> list[Message]:
+        messages, begin = [], 0
+        for row, now in [*marks, (len(records), NEVER)]:
+            part = records.pick(range(begin, row))
+            if len(part):
+                messages += self._take(part, self._decode(part))
+            if now != NEVER:
+                messages += self._punctuate(now)
+            begin = row + 1
+        return messages
+
+    def _punctuate(self, now: int) -> list[Message]:
+        messages = []
+        for number in list(self._held):
+            held = self._held[number]
+            decoded = self._decode(held)
+            if decoded.ts[0] <= now:
+                self._release([number])
+                messages += self._refuse(held, self._admit(held, decoded, np.array([number])))
+        self._dirty.update(self._clocks.punctuate(len(self._numbers), now).tolist())
+        return messages + self._close()
+
+    def _number(self, names: list[str]) -> Ints:
+        numbers = self._numbers
+        try:
+            return np.array([numbers[name] for name in names], np.int64)
+        except KeyError:
+            known = len(numbers)
+        device = [numbers.setdefault(name, len(numbers)) for name in names]
+        self._outcomes.meet(list(numbers)[known:])
+        self._clocks.grow(len(numbers))
+        self._intake.windows.grow(len(numbers))
+        return np.array(device, np.int64)
+
+    # --- which stamps to believe ---------------------------------------------------------------
+
+    def _recall(self, records: Records, decoded: Decoded, device: Ints) -> tuple[Records, Decoded, Ints]:
+        """The batch with each held reading put right before its device's next one."""
+        places: dict[int, int] = {}
+        for row, number in zip(decoded.row.tolist(), device.tolist(), strict=True):
+            if number in self._held:
+                places.setdefault(number, row)
+        if not places:
+            return records, decoded, device
+        parts, begin = [], 0
+        for number, row in sorted(places.items(), key=lambda place: place[1]):
+            parts += [records.pick(range(begin, row)), self._held[number]]
+            begin = row
+        whole = join([*parts, records.pick(range(begin, len(records)))])
+        self._release(places)
+        decoded = self._decode(whole)
+        return whole, decoded, self._number(decoded.device)
+
+    def _release(self, numbers: "dict[int, int] | list[int]") -> None:
+        for number in numbers:
+            del self._held[number]
+        self._dirty.update(numbers)
+
+    def _believe(self, records: Records, decoded: Decoded, device: Ints) -> tuple[Ints | None, list[int]]:
+        """The readings to take in, in the order they count (None: all as they are); the rows refused."""
+        arrival = records.timestamps[decoded.row]
+        if not len(device) or not self._clocks.leaps(decoded.ts, arrival):
+            return None, []
+        columns = (range(len(device)), device.tolist(), decoded.ts.tolist(), arrival.tolist())
+        judgement = self._clocks.judge(map(Stamp._make, zip(*columns, strict=True)))
+        for number, stamp in judgement.held.items():
+            self._held[number] = records.pick([int(decoded.row[stamp.row])])
+        self._dirty.update(judgement.held)
+        return np.array(judgement.accepted, np.int64), decoded.row[judgement.refused].tolist()
+
+    # --- what must be remembered ---------------------------------------------------------------
+
+    def checkpoint(self) -> list[Message]:
+        """What changed since the last checkpoint, for the state topic."""
+        names = list(self._numbers) if self._dirty else []
+        messages = [self._remember(names[number], number) for number in sorted(self._dirty)]
+        self._dirty.clear()
+        floor, clock = self._intake.windows.floor() or (self.next_offset, self._clocks.partition)
+        self._excluded = [offset for offset in self._excluded if offset >= floor]
+        state = PartitionState(self.next_offset, self._clocks.partition, floor, clock, self._excluded)
+        key = partition_key(self.source.topic, self.number)
+        return [*messages, Message(self._topics.state, key, encode(state), [], self.number)]
+
+    def _remember(self, name: str, number: int) -> Message:
+        closed = int(self._clocks.closed(np.array([number]))[0])
+        held = self._held.get(number)
+        state = DeviceState(int(self._clocks.clock[number]), closed, self._outcomes.alerting.watched.get(number))
+        if held:
+            state.held = Held(int(held.offsets[0]), int(held.timestamps[0]), held.keys[0], held.values[0] or b"")
+        return Message(self._topics.state, device_key(self.source.topic, name), encode(state), [], self.number)
+
+    def restore(self, memory: Memory) -> int | None:
+        """Become what the last checkpoint was, once the log has been fed again from the offset returned.
+
+        None: nothing is remembered; start wherever the group does.
+        """
+        device = self._number(list(memory.devices))
+        for number, state in zip(device.tolist(), memory.devices.values(), strict=True):
+            self._clocks.clock[number], self._clocks.quiet[number] = state.clock, state.closed
+            if state.watch:
+                self._outcomes.alerting.watched[number] = state.watch
+            if state.held:
+                self._held[number] = self._thaw(state.held)
+        if memory.partition is None:
+            return None
+        then = memory.partition
+        self._clocks.partition = then.floor_clock
+        self.next_offset = then.next_offset
+        self._excluded = list(then.excluded)
+        self._then = then if then.floor < then.next_offset else None
+        return then.floor
+
+    def _thaw(self, held: Held) -> Records:
+        offset, timestamp = np.array([held.offset]), np.array([held.timestamp])
+        return Records(self.source.topic, self.number, offset, timestamp, [held.key], [held.value], [()])
+
+    def _relive(self, records: Records, then: PartitionState) -> Records:
+        """Put back into open windows what a former life took in, and said all about; the records after it."""
+        past = int(np.searchsorted(records.offsets, then.next_offset))
+        old, new = records.pick(range(past)), records.pick(range(past, len(records)))
+        decoded = self._decode(old)
+        waiting = [*self._excluded, *(int(held.offsets[0]) for held in self._held.values())]
+        offsets = old.offsets[decoded.row]
+        decoded = decoded.take(np.flatnonzero(~np.isin(offsets, np.array(waiting, np.int64))))
+        if len(decoded):
+            device = self._number(decoded.device)
+            trace = self._clocks.trace(device, decoded.ts)
+            self._clocks.advance(trace)
+            self._intake.admit(Batch(decoded, device, old.offsets[decoded.row], trace))
+        if len(new) or int(old.offsets[-1]) + 1 == then.next_offset:
+            self._clocks.partition = max(self._clocks.partition, then.clock)
+            self._then = None
+        return new

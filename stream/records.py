@@ -1,0 +1,59 @@
+"""What comes off a partition: columns of raw records, before anything is understood."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scorers.statistics import Ints
+
+Headers = Sequence[tuple[str, bytes]]
+
+PUNCTUATION = "tw_punctuation"
+"""Header of an empty record that says: no reading before this epoch ms is still to come.
+
+It closes what its time has passed, so that a recording ends when it ends (Tucker et al. 2003).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """``n`` consecutive records of one partition, in offset order."""
+
+    topic: str
+    partition: int
+    offsets: Ints
+    timestamps: Ints
+    """The records' own Kafka timestamps, epoch ms."""
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def pick(self, rows: Sequence[int]) -> "Records":
+        """The chosen rows, in that order."""
+        at = np.asarray(rows, dtype=np.intp)
+        return Records(
+            self.topic,
+            self.partition,
+            self.offsets[at],
+            self.timestamps[at],
+            [self.keys[row] for row in at],
+            [self.values[row] for row in at],
+            [self.headers[row] for row in at],
+        )
+
+
+def join(parts: Sequence[Records]) -> Records:
+    """One run of records out of several of the same partition; order is kept."""
+    return Records(
+        parts[0].topic,
+        parts[0].partition,
+        np.concatenate([part.offsets for part in parts]),
+        np.concatenate([part.timestamps for part in parts]),
+        [key for part in parts for key in part.keys],
+        [value for part in parts for value in part.values],
+        [headers for part in parts for headers in part.headers],
+    )

@@ -1,0 +1,74 @@
+"""What a partition must remember beyond the log: the records of ``device.state``.
+
+Everything else is rebuilt by reading the log again from ``floor``.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from stream.alert import Watch
+
+
+class Held(msgspec.Struct, gc=False):
+    """A reading whose stamp is not believed yet, with all that makes it a record."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+
+
+class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
+    """Written when a window of the device closed, its alert changed or a reading of it was held."""
+
+    clock: int
+    closed: int
+    """Windows ending at or before this are closed."""
+    watch: Watch | None = None
+    held: Held | None = None
+
+
+class PartitionState(msgspec.Struct):
+    """Written with every epoch, in the same transaction as its outputs."""
+
+    next_offset: int
+    """The first record whose effects are not yet out."""
+    clock: int
+    floor: int
+    """The first record an open window still needs; reading starts here again."""
+    floor_clock: int
+    """The partition's clock there."""
+    excluded: list[int] = []
+    """Offsets from ``floor`` on that were refused for what had come before them."""
+
+
+class Memory(msgspec.Struct):
+    """A partition's last committed state."""
+
+    partition: PartitionState | None
+    devices: dict[str, DeviceState]
+
+
+_device = msgspec.json.Decoder(DeviceState)
+_partition = msgspec.json.Decoder(PartitionState)
+encode = msgspec.json.Encoder().encode
+
+
+def device_key(topic: str, device: str) -> bytes:
+    """Key of a device's record."""
+    return f"{topic}/device/{device}".encode()
+
+
+def partition_key(topic: str, partition: int) -> bytes:
+    """Key of a partition's record."""
+    return f"{topic}/partition/{partition}".encode()
+
+
+def recall(topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> Memory:
+    """The state left by ``records`` (key, value) of the state topic, oldest first."""
+    prefix, own = device_key(topic, ""), partition_key(topic, partition)
+    last: dict[bytes, bytes] = {key: value for key, value in records if key == own or key.startswith(prefix)}
+    whole = last.pop(own, None)
+    devices = {key[len(prefix) :].decode(): _device.decode(value) for key, value in last.items()}
+    return Memory(_partition.decode(whole) if whole else None, devices)

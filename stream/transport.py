@@ -1,0 +1,154 @@
+"""A Faust transport that hands an agent one message per fetched run of a partition's records.
+
+Faust keeps group membership, rebalancing and flow control. For the topics an app's ``owners`` know,
+fetching is by batch, positions and committed offsets are the owners' to say; other topics are
+Faust's as ever.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from faust.transport.drivers import aiokafka
+from faust.types import TP, ConsumerMessage
+
+from stream.records import Records
+
+
+class Owners(Protocol):
+    """Who answers for the partitions of the batched topics; found as ``app.owners``."""
+
+    async def acquire(self, partitions: set[TP]) -> dict[TP, int | None]:
+        """Take over partitions; where reading starts (None: where the group left off)."""
+
+    async def room(self) -> None:
+        """Return once more records may be fetched."""
+
+    def arrive(self, records: Records) -> "Fetch":
+        """Count in what was fetched."""
+
+    def batched(self, topic: str) -> bool:
+        """Whether the topic is delivered in batches."""
+
+    def floor(self, tp: TP) -> int | None:
+        """The first offset a new owner would need, once known."""
+
+
+class Fetch:
+    """A run of records on its way to the agent; ``life`` tells whose acquisition it belongs to."""
+
+    __slots__ = ("life", "records")
+
+    def __init__(self, records: Records, life: int) -> None:
+        self.records = records
+        self.life = life
+
+
+class Consumer(aiokafka.Consumer):
+    """The batching consumer."""
+
+    @property
+    def _owners(self) -> Owners:
+        owners: Owners = vars(self.app)["owners"]
+        return owners
+
+    def _batched(self, partitions: Iterable[TP]) -> set[TP]:
+        return {tp for tp in partitions if self._owners.batched(tp.topic)}
+
+    async def perform_seek(self) -> None:
+        """Go to where the owners want to read on."""
+        await super().perform_seek()
+        for tp, offset in (await self._owners.acquire(self._batched(self.assignment()))).items():
+            if offset is not None:
+                await self.seek(tp, offset)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - Faust's signature
+        """Fetch; a run of records of a batched partition becomes one message.
+
+        What arrives while a rebalance has stopped the flow is dropped: every partition is sought
+        anew before the flow resumes.
+        """
+        await self._owners.room()
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if not records or self.should_stop:
+            return
+        for tp, batch in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is not None and tp not in active and tp not in self._buffered_partitions:
+                continue
+            if not self._owners.batched(tp.topic):
+                for record in batch:
+                    yield tp, self._to_message(tp, record)
+            elif batch:
+                yield tp, self._run(tp, batch)
+
+    def _run(self, tp: TP, batch: list[Any]) -> ConsumerMessage:
+        records = Records(
+            tp.topic,
+            tp.partition,
+            np.array([record.offset for record in batch], np.int64),
+            np.array([record.timestamp for record in batch], np.int64),
+            [record.key for record in batch],
+            [record.value for record in batch],
+            [record.headers for record in batch],
+        )
+        last = batch[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            [],
+            None,
+            self._owners.arrive(records),  # type: ignore[arg-type]  # the topic has no serializer: it passes through
+            None,
+            0,
+            len(batch),
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    # Faust's own bookkeeping counts messages, and ours stand for many offsets: it is kept empty.
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        ours = self._batched(self.assignment())
+        yield from (tp for tp in super()._filter_tps_with_pending_acks(topics) if tp not in ours)
+        yield from (tp for tp in ours if topics is None or tp in topics or tp.topic in topics)
+
+    def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        tps = set(tps)
+        batched = self._batched(tps)
+        offsets: dict[TP, int] = super()._filter_committable_offsets(tps - batched)
+        for tp in batched:
+            self._acked.pop(tp, None)
+            self._acked_index.pop(tp, None)
+            floor = self._owners.floor(tp)
+            if floor is not None and self._should_commit(tp, floor):
+                offsets[tp] = floor
+        return offsets
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if not self._owners.batched(tp.topic):
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    def caught_up(self, tp: TP, within_s: float) -> bool:
+        """Whether the broker has said, so recently, that the partition holds nothing more."""
+        reader = self._thread._ensure_consumer()  # noqa: SLF001 - the driver offers no public way to its client
+        place = aiokafka.ensure_aiokafka_TP(tp)
+        if not reader._subscription.is_assigned(place):  # noqa: SLF001 - nor aiokafka to this
+            return False
+        state = reader._subscription.subscription.assignment.state_value(place)  # noqa: SLF001
+        if not state.has_valid_position or state.highwater is None or state.timestamp is None:
+            return False
+        recent = time.time() - state.timestamp / 1000.0 <= within_s
+        return bool(recent and state.position >= state.highwater)
+
+
+class Transport(aiokafka.Transport):
+    """Registered as ``batched://`` under the entry-point group ``faust.transports``."""
+
+    Consumer = Consumer
