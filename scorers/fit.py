@@ -27,6 +27,12 @@ HABIT = 0.1
 """... unless this share of the windows is: then it is how the device reports."""
 
 
+MINIMAL = 0.02
+"""Least shrinkage: no direction of the whitened space is narrower than this share of a feature's variance."""
+TOLERANCE = 1e-4
+"""Of libsvm, relative to the sum of its coefficients."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
     """How a device's model is trained; the defaults hold from 60 windows up.
@@ -81,12 +87,15 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     softening, floors = _floors(actual)
     shaped = transform(actual, softening)
     space = fit_space(shaped, softening, floors)
+    whitened = space.whiten(shaped)
+    kernel = fit_kernel(whitened, spec)
+    _refuse_degenerate(kernel, whitened, spec)
     far, plain = _held_out(shaped, softening, floors, spec)
     reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
     return DeviceModel(
         metrics=chosen.metrics,
         space=space,
-        kernel=fit_kernel(space.whiten(shaped), spec),
+        kernel=kernel,
         reach=reach,
         unit=max(float(np.median(plain)), 1.0),
         windows=len(chosen),
@@ -134,29 +143,18 @@ def shrunk(z: Floats) -> Floats:
     return np.where(apart, (1 - intensity) * correlation, 1.0)
 
 
-MINIMAL = 0.02
-"""Least shrinkage: the whitened space keeps no direction narrower than this share of a feature's variance."""
-
-
 def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
     """A one-class SVM on rows (n, p).
 
     Its gradients are of the size of nu n, so libsvm's default tolerance of 1e-3 stops before the first
     step when nu n is small, and the model then flags everything; the tolerance follows nu n.
-
-    Raises:
-        ModelError: more training rows lie outside than nu allows (Schölkopf et al. 2001, proposition 3).
     """
     rows, columns = whitened.shape
-    tolerance = 1e-4 * min(10.0, spec.nu * rows)
+    tolerance = TOLERANCE * min(10.0, spec.nu * rows)
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checked before; costs as much as the fit
         svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)
         svm.fit(whitened)
-    kernel = Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
-    outside = float((kernel.decision(whitened) < -tolerance).mean())
-    if outside > spec.nu + 2 / rows:
-        raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
-    return kernel
+    return Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
 
 
 def _complete(statistics: Statistics) -> Statistics:
@@ -182,7 +180,7 @@ def _modelled(statistics: Statistics, spec: TrainSpec) -> Statistics:
 def _floors(actual: Floats) -> tuple[Floats, Floats]:
     """Softening of the standard deviations, shape (m,), and the floor under each scale, shape (p,)."""
     cube = actual.reshape(len(actual), -1, len(KINDS))
-    level = np.nanmedian(np.abs(cube[..., MEAN]), axis=0)
+    level = _median(np.abs(cube[..., MEAN]))
     drift = np.nanstd(cube[..., MEAN], axis=0)
     within = _median(cube[..., STD])
     constant = np.where(level > 0, level, 1.0)
@@ -195,8 +193,10 @@ def _floors(actual: Floats) -> tuple[Floats, Floats]:
 
 
 def _median(values: Floats) -> Floats:
-    """Median of each column, 0 for a column without values."""
-    return np.nanmedian(np.where(np.isfinite(values).any(axis=0), values, 0.0), axis=0)
+    """Lower median of each column without its NaNs, shape (m,); 0 for a column without values."""
+    middle = np.maximum(np.isfinite(values).sum(axis=0) - 1, 0) // 2
+    ordered: Floats = np.sort(values, axis=0)  # NaNs last
+    return np.nan_to_num(ordered[middle, np.arange(len(middle))])
 
 
 def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
@@ -209,3 +209,11 @@ def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
         far.append(kernel.distance(whitened))
         plain.append(np.sqrt((whitened**2).sum(axis=1)))
     return np.concatenate(far), np.concatenate(plain)
+
+
+def _refuse_degenerate(kernel: Kernel, whitened: Floats, spec: TrainSpec) -> None:
+    """Hold a model to the nu property (Schölkopf et al. 2001): at most a share nu of its rows lies outside."""
+    rounding = TOLERANCE * kernel.coefs.sum()
+    outside = float((kernel.decision(whitened) < -rounding).mean())
+    if outside > spec.nu + 2 / len(whitened):
+        raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
