@@ -83,7 +83,10 @@ def _columns_struct(name: str, columns: Sequence[str]) -> Any:
 
 def _present(column: Floats) -> list[Any]:
     """The column as Python numbers, with what is not finite unset (and so not encoded)."""
-    cells: list[Any] = column.tolist()
-    for row in np.flatnonzero(~np.isfinite(column)).tolist():
-        cells[row] = msgspec.UNSET
-    return cells
+    cells: NDArray[Any] = column
+    absent = ~np.isfinite(column)
+    if absent.any():
+        cells = column.astype(object)
+        cells[absent] = msgspec.UNSET
+    numbers: list[Any] = cells.tolist()
+    return numbers
