@@ -196,7 +196,7 @@ def _median(values: Floats) -> Floats:
     """Lower median of each column without its NaNs, shape (m,); 0 for a column without values."""
     middle = np.maximum(np.isfinite(values).sum(axis=0) - 1, 0) // 2
     ordered: Floats = np.sort(values, axis=0)  # NaNs last
-    return np.nan_to_num(ordered[middle, np.arange(len(middle))])
+    return np.asarray(np.nan_to_num(ordered[middle, np.arange(len(middle))]))
 
 
 def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:

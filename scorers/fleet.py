@@ -19,7 +19,7 @@ class Fleet:
     """The models of all devices, grouped by the metrics they know; immutable, safe to share and to swap."""
 
     version: str
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...] = field(repr=False)
     devices: tuple[str, ...] = field(init=False, repr=False)
     """Device of each model; a position in it is what :meth:`index` gives."""
     names: tuple[str, ...] = field(init=False, repr=False)

@@ -97,7 +97,7 @@ def load(path: Path) -> Fleet:
             facts = json.loads(reader.schema.metadata[MANIFEST])
             _accept(path, facts)
             groups = tuple(_group(batch) for batch in reader)
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
         raise FleetFileError(f"The fleet file {path} does not hold a fleet ({error}); train it again.") from error
     return Fleet(facts["version"], groups)
 

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+from sklearn.svm import OneClassSVM
+
+from scorers.features import features, names, transform
+from scorers.fit import TrainSpec, fit_device
+from scorers.fleet import Fleet
+from scorers.group import BATCH, RUN
+from scorers.model import DeviceModel, score
+from scorers.statistics import Floats, Statistics, concat
+from tests.simulator import Device, summarise
+
+SPEC = TrainSpec()
+
+
+def trained(seed: int, *, metrics: int = 4, windows: int = 80) -> DeviceModel:
+    return fit_device(Device(seed, metrics).windows(windows), np.arange(windows), SPEC)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    """Thirty devices of three kinds: 4, 5 and 6 metrics."""
+    return Fleet.of(
+        {f"device-{seed}": trained(seed, metrics=4 + seed % 3, windows=60 + seed) for seed in range(30)}, "v7"
+    )
+
+
+def oracle(model: DeviceModel, train: Statistics, test: Statistics) -> Floats:
+    """Scikit-learn's own decision values on the same whitened features."""
+    first, second = (
+        model.space.whiten(transform(features(part.align(model.metrics)), model.space.softening))
+        for part in (train, test)
+    )
+    machine = OneClassSVM(nu=SPEC.nu, gamma=SPEC.gamma / first.shape[1], tol=1e-4 * min(10, SPEC.nu * len(train)))
+    decision: Floats = machine.fit(first).decision_function(second)
+    return decision
+
+
+def test_the_fleet_equals_scikit_learn_to_1e_9() -> None:
+    trains = [Device(seed).windows(60 + 10 * seed) for seed in range(12)]
+    models = [fit_device(train, np.arange(len(train)), SPEC) for train in trains]
+    tests = [concat([Device(100 + seed).windows(20), Device(seed).faulty("drift", 20)]) for seed in range(12)]
+    expected = np.concatenate([oracle(*case) for case in zip(models, trains, tests, strict=True)])
+
+    fleet = Fleet.of({str(number): model for number, model in enumerate(models)}, "v1")
+    owner = np.repeat([str(number) for number in range(12)], 40)
+    shuffled = np.random.default_rng(0).permutation(len(owner))
+    verdicts = fleet.score(fleet.index(owner[shuffled].tolist()), concat(tests).take(shuffled))
+    threshold = np.repeat([model.threshold for model in models], 40)
+
+    np.testing.assert_allclose((verdicts.decision + threshold[shuffled]), expected[shuffled], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("run", [1, RUN - 1, RUN, 3 * BATCH])
+def test_windows_score_the_same_alone_and_together(fleet: Fleet, run: int) -> None:
+    windows = Device(3, metrics=6).windows(3 * BATCH)
+    model = np.arange(len(windows)) // run % len(fleet)
+
+    together = fleet.score(model, windows)
+    alone = [fleet.score(model[[row]], windows.take(np.array([row]))) for row in range(len(windows))]
+
+    for name in ("decision", "score", "severity", "share", "typical", "actual"):
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_allclose(getattr(together, name), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_index_knows_who_has_a_model(fleet: Fleet) -> None:
+    places = fleet.index(["device-29", "stranger", "device-0"])
+
+    assert places[1] == -1
+    assert [fleet.devices[place] for place in places[[0, 2]]] == ["device-29", "device-0"]
+
+
+def test_a_device_without_a_model_is_learning(fleet: Fleet) -> None:
+    verdicts = fleet.score(np.array([-1, 0, -1]), Device(0).windows(3))
+
+    np.testing.assert_array_equal(verdicts.scored, [False, True, False])
+    assert np.isnan(verdicts.decision[[0, 2]]).all()
+    assert not verdicts.anomaly[[0, 2]].any()
+    assert (verdicts.feature[[0, 2]] == -1).all()
+
+
+def test_an_empty_fleet_scores_nothing() -> None:
+    fleet = Fleet.empty()
+
+    verdicts = fleet.score(fleet.index(["a", "b"]), Device(0).windows(2))
+
+    assert len(fleet) == 0
+    assert not verdicts.scored.any()
+
+
+def test_no_windows_give_no_verdicts(fleet: Fleet) -> None:
+    assert len(fleet.score(fleet.index([]), Device(0).windows(0))) == 0
+
+
+def test_a_metric_the_model_does_not_know_is_ignored(fleet: Fleet) -> None:
+    windows = Device(0).windows(5)
+    wider = windows.align([*windows.metrics, "humidity"])
+
+    np.testing.assert_array_equal(
+        fleet.score(np.zeros(5, np.int64), wider).decision, fleet.score(np.zeros(5, np.int64), windows).decision
+    )
+
+
+def test_a_metric_that_never_came_counts_as_absent(fleet: Fleet) -> None:
+    windows = Device(0).windows(5)
+
+    verdicts = fleet.score(np.zeros(5, np.int64), windows.align(windows.metrics[1:]))
+
+    assert verdicts.anomaly.all()
+    assert {verdicts.names[place] for place in verdicts.feature[:, 0]} == {"metric0.count"}
+    np.testing.assert_array_equal(verdicts.actual[:, 0], 0)
+    np.testing.assert_allclose(verdicts.typical[:, 0], 10)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("spike", "max"), ("level_shift", "mean"), ("stuck", "std"), ("dropout", "count")]
+)
+def test_the_first_contributor_tells_the_fault(fault: str, kind: str) -> None:
+    device = Device(5)
+    fleet = Fleet.of({"d": fit_device(device.windows(200), np.arange(200), SPEC)}, "v1")
+
+    verdicts = fleet.score(np.zeros(20, np.int64), device.faulty(fault, 20))
+    first = [verdicts.names[place].split(".")[1] for place in verdicts.feature[:, 0]]
+
+    assert first.count(kind) >= 15
+
+
+def test_contributors_carry_actual_and_typical_values_in_the_metrics_unit() -> None:
+    device = Device(5)
+    healthy, faulty = device.windows(200), device.faulty("level_shift", 1)
+    fleet = Fleet.of({"d": fit_device(healthy, np.arange(200), SPEC)}, "v1")
+
+    verdicts = fleet.score(np.array([0]), faulty, top=4)
+
+    for feature, actual, typical in zip(verdicts.feature[0], verdicts.actual[0], verdicts.typical[0], strict=True):
+        column = names(healthy.metrics).index(verdicts.names[feature])
+        usual = features(healthy)[:, column]
+        assert actual == features(faulty)[0, column]
+        assert usual.min() <= typical <= usual.max()
+
+
+def test_shares_fall_and_all_of_them_sum_to_one(fleet: Fleet) -> None:
+    share = fleet.score(np.zeros(6, np.int64), Device(0).windows(6), top=20).share
+
+    assert (np.diff(share, axis=1) <= 0).all()
+    np.testing.assert_allclose(share.sum(axis=1), 1)
+
+
+def test_more_contributors_than_features_leave_the_rest_blank(fleet: Fleet) -> None:
+    verdicts = fleet.score(np.zeros(2, np.int64), Device(0).windows(2), top=25)
+
+    assert (verdicts.feature[:, 20:] == -1).all()
+    assert np.isnan(verdicts.share[:, 20:]).all()
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e12, 1e300])
+def test_a_far_out_window_is_always_flagged(fleet: Fleet, size: float) -> None:
+    away = summarise(Device(0).readings(4) * size)
+
+    verdicts = fleet.score(np.zeros(4, np.int64), away)
+
+    assert verdicts.anomaly.all()
+    assert (verdicts.decision < 0).all()
+    assert (verdicts.score > 99).all()
+    assert np.isfinite(verdicts.severity).all()
+
+
+def test_severity_goes_on_where_the_kernel_saturates(fleet: Fleet) -> None:
+    readings = Device(0).readings(1)
+    away = concat([summarise(readings + step) for step in (1e3, 1e4, 1e5)])
+
+    verdicts = fleet.score(np.zeros(3, np.int64), away)
+
+    assert (np.diff(verdicts.severity) > 0).all()
+    assert (np.diff(verdicts.score) >= 0).all()
+
+
+def test_the_score_is_0_at_no_distance_and_50_at_the_threshold() -> None:
+    np.testing.assert_allclose(score(np.array([0.0, 70.0, 140.0]), np.full(3, 70.0)), [0, 50, 100 * 8 / 9])
