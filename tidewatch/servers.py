@@ -214,8 +214,17 @@ class RedisServer(Server):
 
 
 def quiet_admin(broker: Broker) -> AdminClient:
-    """A client whose failures are told by its answers, not on the terminal."""
-    return AdminClient({**broker.config(), "log_level": 0})
+    """A client whose failures are told by its answers, not on the terminal.
+
+    Raises:
+        ConfigError: librdkafka does not take an option.
+    """
+    try:
+        return AdminClient({**broker.config(), "log_level": 0})
+    except KafkaException as error:
+        raise ConfigError(
+            f"kafka.options is wrong: {error.args[0].str()}; use the names librdkafka documents."
+        ) from error
 
 
 def kafka_version(jars: Path) -> str:

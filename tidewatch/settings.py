@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -51,7 +51,8 @@ class Kafka(_Group):
     )
     options: dict[str, SecretStr] = Field(
         default={},
-        description="librdkafka settings for security, such as `security.protocol` or `sasl.password`; kept secret.",
+        description="librdkafka settings for security, such as `security.protocol`; kept secret. "
+        "In the environment one variable each: `TIDEWATCH_KAFKA__OPTIONS__SASL_PASSWORD` is `sasl.password`.",
     )
 
     def broker(self) -> Broker:
@@ -153,7 +154,9 @@ class Worker(_Group):
         description="Name of the consumer group and of its transactions; workers with the same name share the work.",
     )
     epoch_s: Seconds = Field(default=1.0, description="How often outputs, state and progress are committed together.")
-    fleet: Folder = Field(default=Path("var/fleet"), description="The trained models; picked up anew when they change.")
+    fleet: Folder = Field(
+        default=Path("var/fleet.arrow"), description="The trained models; picked up anew when they change."
+    )
     dedupe: bool = Field(default=False, description="Count readings of the same device and timestamp once.")
     max_bytes: int = Field(default=262_144, ge=1, le=4_194_304, description="Longer records go to `rejects`.")
     max_metrics: int = Field(
@@ -238,7 +241,8 @@ class Settings(_Group):
 class Given:
     """One value as it was found: which kind of source, and its name for a person."""
 
-    value: object
+    value: object = field(repr=False)
+    """May be secret."""
     origin: Origin
     source: str
 
@@ -260,20 +264,20 @@ class InForce:
     settings: Settings
     given: Mapping[str, Given]
 
-    def origin(self, field: str) -> Origin:
-        """Where ``field``, a dotted name, was last set."""
-        found = [given.origin for name, given in self.given.items() if name == field or name.startswith(field + ".")]
+    def origin(self, name: str) -> Origin:
+        """Where the setting with this dotted name was last set."""
+        found = [given.origin for key, given in self.given.items() if f"{key}.".startswith(f"{name}.")]
         return found[-1] if found else "default"
 
-    def configured(self, field: str) -> bool:
-        """Whether anybody set ``field``, so that its default no longer applies."""
-        return self.origin(field) != "default"
+    def configured(self, name: str) -> bool:
+        """Whether anybody set it, so that its default no longer applies."""
+        return self.origin(name) != "default"
 
     def masked(self) -> list[Row]:
         """Every setting as a person or a log may see it."""
         return [
-            Row(field, mask(getattr(getattr(self.settings, group), name)), self.origin(field), description)
-            for field, group, name, description in described()
+            Row(dotted, mask(getattr(getattr(self.settings, group), name)), self.origin(dotted), description)
+            for dotted, group, name, description in described()
         ]
 
 
@@ -306,9 +310,9 @@ def load(
 
 def described() -> Iterator[tuple[str, str, str, str]]:
     """(dotted name, group, field, description) of every setting, in order."""
-    for group, info in Settings.model_fields.items():
-        for name, field in info.annotation.model_fields.items():  # type: ignore[union-attr]  # every group is a model
-            yield f"{group}.{name}", group, name, field.description
+    for group, model in Settings.model_fields.items():
+        for name, info in model.annotation.model_fields.items():  # type: ignore[union-attr]  # every group is a model
+            yield f"{group}.{name}", group, name, info.description
 
 
 def whole_ms(seconds: float) -> int:

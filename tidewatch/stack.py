@@ -32,7 +32,8 @@ from tidewatch.settings import InForce
 
 EMBEDDED_PARTITIONS = 4
 """librdkafka's mock cluster cuts every topic into this many."""
-_EMBEDDED_CLUSTER = "mockCluster"
+EMBEDDED_CLUSTER = "mockCluster"
+"""How the cluster id of every mock cluster begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def is_embedded(broker: Broker) -> bool:
         cluster = quiet_admin(broker).list_topics(timeout=5).cluster_id
     except KafkaException as error:
         raise unreachable(broker, error) from error
-    return str(cluster).startswith(_EMBEDDED_CLUSTER)
+    return str(cluster).startswith(EMBEDDED_CLUSTER)
 
 
 def prepare_topics(broker: Broker, topics: Topics, *, partitions: int, replication: int = 1) -> int:
