@@ -145,15 +145,14 @@ def _csv_chunks(path: Path, columns: Sequence[str], rows: int, tally: Tally) -> 
         tally.drop(Reason.MALFORMED, 1)
         return "skip"
 
-    reader = csv.open_csv(
-        _open(path),
-        read_options=csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-        parse_options=csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
-        convert_options=csv.ConvertOptions(
+    options = {
+        "read_options": csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
+        "parse_options": csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+        "convert_options": csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), include_columns=list(columns), strings_can_be_null=True
         ),
-    )
-    with reader:
+    }
+    with _open(path) as file, csv.open_csv(file, **options) as reader:
         for batch in reader:
             for start in range(0, len(batch), rows):
                 yield pa.Table.from_batches([batch.slice(start, rows)])

@@ -82,7 +82,7 @@ def _files(path: Path) -> list[Path]:
 
 def _part(path: Path, columns: Columns) -> Part:
     names = columns_of(path)
-    sample = next(read(path, names, rows=SAMPLE, tally=Tally()), None)
+    sample = next((table for table in read(path, names, rows=SAMPLE, tally=Tally()) if len(table)), None)
     if sample is None:
         raise InputError(f"{str(path)!r} holds no rows; leave it out.")
     found = detect(columns, sample, path=path)
