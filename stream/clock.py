@@ -8,12 +8,13 @@ and restarts change nothing:
 * The partition's clock is the highest stamp of any device. A device not heard from while the
   partition's clock moved by ``idle`` is quiet, and its windows that ended ``idle`` ago are closed.
 * A stamp more than ``max_jump`` ahead of the partition's clock, and as far from its record's own
-  Kafka timestamp, is held until the device's next reading confirms or refutes it: one reading
-  from the future must never close a window.
+  Kafka timestamp, is held until the device's next reading confirms or refutes it, or the
+  partition's clock comes near: one reading from the future must never close a window.
 
 Unknown clocks are ``NEVER``. All times are epoch milliseconds, int64.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -130,9 +131,11 @@ class Clocks:
         known = np.maximum.accumulate(np.append(self.partition, ts))[:-1]
         return bool(((ts - known > self._jump) & (np.abs(ts - arrival) > self._jump)).any())
 
-    def judge(self, stamps: Iterable["Stamp"]) -> "Judgement":
-        """Decide stamp by stamp which to believe; the slow, exact rule."""
-        judgement = Judgement([], [], {}, self.partition, self._jump)
+    def judge(self, held: Iterable["Stamp"], stamps: Iterable["Stamp"]) -> "Judgement":
+        """Decide stamp by stamp which to believe, some being held already; the slow, exact rule."""
+        judgement = Judgement(self.partition, self._jump)
+        for stamp in held:
+            judgement.hold(stamp)
         for stamp in stamps:
             judgement.hear(stamp)
         return judgement
@@ -148,34 +151,45 @@ class Stamp(NamedTuple):
     """The record's Kafka timestamp."""
 
 
-@dataclass(slots=True)
 class Judgement:
     """Rows in the order they count, rows refused as from the future, stamps still held by device."""
 
-    accepted: list[int]
-    refused: list[int]
-    held: dict[int, Stamp]
-    partition: int
-    jump: int
+    def __init__(self, partition: int, jump_ms: int) -> None:
+        self.accepted: list[int] = []
+        self.refused: list[int] = []
+        self.held: dict[int, Stamp] = {}
+        self._partition = partition
+        self._jump = jump_ms
+        self._waiting: list[tuple[int, Stamp]] = []
+
+    def hold(self, stamp: Stamp) -> None:
+        """Wait for the device's next stamp, or for the partition's clock to come near."""
+        self.held[stamp.device] = stamp
+        heapq.heappush(self._waiting, (stamp.ts, stamp))
 
     def hear(self, stamp: Stamp) -> None:
         """Take in the device's next stamp, which also decides on the one held before it."""
         held = self.held.pop(stamp.device, None)
-        if held and (self._near(held) or (not self._near(stamp) and held.ts - stamp.ts <= self.jump)):
+        if held and not self._near(stamp.ts) and held.ts - stamp.ts <= self._jump:
             self._believe(held)
         elif held:
             self.refused.append(held.row)
-        if self._near(stamp) or abs(stamp.ts - stamp.arrival) <= self.jump:
+        if self._near(stamp.ts) or abs(stamp.ts - stamp.arrival) <= self._jump:
             self._believe(stamp)
         else:
-            self.held[stamp.device] = stamp
+            self.hold(stamp)
 
-    def _near(self, stamp: Stamp) -> bool:
-        return stamp.ts - self.partition <= self.jump
+    def _near(self, ts: int) -> bool:
+        return ts - self._partition <= self._jump
 
     def _believe(self, stamp: Stamp) -> None:
         self.accepted.append(stamp.row)
-        self.partition = max(self.partition, stamp.ts)
+        self._partition = max(self._partition, stamp.ts)
+        while self._waiting and self._near(self._waiting[0][0]):
+            _, waiting = heapq.heappop(self._waiting)
+            if self.held.get(waiting.device) is waiting:
+                del self.held[waiting.device]
+                self._believe(waiting)
 
 
 def _shift(values: Ints) -> Ints:

@@ -16,7 +16,7 @@ import numpy as np
 
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
-from stream.records import PUNCTUATION, Records
+from stream.records import Records
 
 EARLIEST = 315_532_800_000
 """1980-01-01. A stamp in seconds, read as milliseconds, falls before it."""
@@ -75,8 +75,6 @@ class Decoded:
     start: Ints
     flat: Floats
     rejects: list[Reject] = field(default_factory=list)
-    punctuation: list[tuple[int, int]] = field(default_factory=list)
-    """(row, epoch ms) of every punctuation."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -93,7 +91,6 @@ class Decoded:
             self.start[chosen],
             self.flat,
             self.rejects,
-            self.punctuation,
         )
 
 
@@ -147,29 +144,20 @@ def _one_by_one(records: Records, limits: Limits, parsers: tuple[Parse, Parse]) 
     rows: list[int] = []
     readings: list[Reading] = []
     rejects: list[Reject] = []
-    punctuation: list[tuple[int, int]] = []
     for row, value in enumerate(records.values):
         try:
-            if not value:
-                punctuation.append((row, _punctuation(records, row)))
-                continue
             readings.append(_reading(value, limits, *parsers))
             rows.append(row)
         except Refused as refused:
             rejects.append(Reject(row, refused.reason, str(refused)))
     decoded = _columns(np.array(rows, np.int64), readings)
-    decoded.rejects, decoded.punctuation = rejects, punctuation
+    decoded.rejects = rejects
     return decoded
 
 
-def _punctuation(records: Records, row: int) -> int:
-    for name, value in records.headers[row] or ():
-        if name == PUNCTUATION and value.isdigit():
-            return int(value)
-    raise Refused(Reason.EMPTY, "the record has no value")
-
-
-def _reading(value: bytes, limits: Limits, fast: Parse, patient: Parse) -> Reading:
+def _reading(value: bytes | None, limits: Limits, fast: Parse, patient: Parse) -> Reading:
+    if not value:
+        raise Refused(Reason.EMPTY, "the record has no value")
     if len(value) > limits.max_bytes:
         raise Refused(Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}")
     try:

@@ -41,13 +41,13 @@ class Intake:
     def admit(self, batch: Batch) -> list[tuple[int, Reason]]:
         """Add the readings to every window of theirs that is open; (reading, reason) of those left out."""
         numbers, places = self._places(batch)
-        late: Mask = ~np.logical_or.reduce(places)
+        late = np.logical_not(places.any(axis=0))
         crowded = self._widen(batch, ~late)
         repeated = self._repeated(batch, ~(late | crowded))
         out = late | crowded | repeated
-        for number, place in zip(numbers, places, strict=True):
-            chosen = place & ~out if out.any() else place
-            self._add(batch, number, np.flatnonzero(chosen))
+        # reading by reading, so that every window sums in log order
+        rows, back = np.nonzero((places & ~out).T)
+        self._add(batch, numbers[back, rows], rows)
         if not out.any():
             return []
         reasons = ((late, Reason.LATE), (crowded, Reason.TOO_MANY_METRICS), (repeated, Reason.DUPLICATE))
@@ -63,13 +63,12 @@ class Intake:
         self._seen = {names: seen for names, seen in self._seen.items() if len(seen)}
         self._forget_at = max(_FORGET_AT, 2 * sum(map(len, self._seen.values())))
 
-    def _places(self, batch: Batch) -> tuple[list[Ints], Mask]:
+    def _places(self, batch: Batch) -> tuple[Ints, Mask]:
         """Window numbers of each reading, and which of those windows are open; shape (overlap, n)."""
         ts = batch.decoded.ts
-        newest = ts // self._spec.hop_ms
-        numbers = [newest - back for back in range(self._spec.overlap)]
-        ends = [number * self._spec.hop_ms + self._spec.size_ms for number in numbers]
-        return numbers, np.array([(end > ts) & (end > batch.trace.closed) for end in ends])
+        numbers: Ints = ts // self._spec.hop_ms - np.arange(self._spec.overlap)[:, None]
+        ends = numbers * self._spec.hop_ms + self._spec.size_ms
+        return numbers, (ends > ts) & (ends > batch.trace.closed)
 
     def _widen(self, batch: Batch, fine: Mask) -> Mask:
         """Give every device the metrics it sends; which readings would give it too many."""
@@ -102,16 +101,18 @@ class Intake:
         return repeated
 
     def _add(self, batch: Batch, number: Ints, rows: Ints) -> None:
+        """Add reading ``rows[i]`` to window ``number[i]``."""
         decoded = batch.decoded
         group = self.windows.blocks(batch.device[rows]) * len(decoded.shapes) + decoded.shape[rows]
         for key in np.unique(group).tolist():
             block, shape = divmod(key, len(decoded.shapes))
-            here = rows[group == key]
+            chosen = group == key
+            here = rows[chosen]
             names = decoded.shapes[shape]
             values = decoded.flat[decoded.start[here][:, None] + np.arange(len(names))]
             arrivals = Arrivals(
                 batch.device[here],
-                number[here],
+                number[chosen],
                 decoded.ts[here],
                 batch.offset[here],
                 batch.trace.partition[here],

@@ -6,6 +6,7 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from stream.decode import Decoded, Limits, Parse, Reject, decode
 from stream.encode import Message, reject_message
 from stream.intake import Batch, Intake
 from stream.outcome import Outcomes
-from stream.records import Records, join
+from stream.records import Records, join, punctuation
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
 from stream.window import WindowSpec
 
@@ -54,6 +55,20 @@ class StreamSpec:
     dedupe: bool = True
 
 
+class _Believed(NamedTuple):
+    records: Records
+    decoded: Decoded
+    device: Ints
+    refused: list[int]
+    """Rows of ``records``."""
+
+
+class _Held(NamedTuple):
+    records: Records
+    """The one record."""
+    ts: int
+
+
 class Partition:
     """The stream's state for one partition of one input topic."""
 
@@ -68,7 +83,7 @@ class Partition:
         self._clocks = Clocks(spec.window, spec.max_jump_ms)
         self._intake = Intake(spec.window, dedupe=spec.dedupe and source.distinct, max_metrics=spec.limits.max_metrics)
         self._outcomes = Outcomes(source.topic, topics, spec.alert, sums=source.sums)
-        self._held: dict[int, Records] = {}
+        self._held: dict[int, _Held] = {}
         self._excluded: list[int] = []
         self._dirty: set[int] = set()
         self._then: PartitionState | None = None
@@ -106,9 +121,9 @@ class Partition:
             records = self._relive(records, self._then)
         if not len(records):
             return []
-        decoded = self._decode(records)
-        self.counts["readings"] += len(records) - len(decoded.punctuation)
-        messages = self._take(records, decoded)
+        marks = punctuation(records)
+        self.counts["readings"] += len(records) - len(marks)
+        messages = self._punctuated(records, marks) if marks else self._take(records)
         self.next_offset = int(records.offsets[-1]) + 1
         self._intake.forget(self._clocks)
         return messages
@@ -117,27 +132,18 @@ class Partition:
         """The partition has been silent for so long: close what its clock would have closed by now."""
         if self.reliving or self._clocks.partition == NEVER:
             return []
-        now = self._clocks.partition + silent_ms
-        self._dirty.update(self._clocks.hush(len(self._numbers), now).tolist())
-        return self._close()
+        return self._close(self._clocks.partition + silent_ms)
 
     def _decode(self, records: Records) -> Decoded:
         return decode(records, self._spec.limits, self.source.fast, self.source.patient)
 
-    def _take(self, records: Records, decoded: Decoded) -> list[Message]:
-        if decoded.punctuation:
-            return self._punctuated(records, decoded.punctuation)
-        device = self._number(decoded.device)
-        if self._held:
-            records, decoded, device = self._recall(records, decoded, device)
-        rejects = list(decoded.rejects)
-        order, refused = self._believe(records, decoded, device)
-        if order is not None:
-            decoded, device = decoded.take(order), device[order]
-        rejects += self._exclude(records, refused, Reason.FUTURE)
+    def _take(self, records: Records) -> list[Message]:
+        believed = self._believe(records)
+        records, decoded = believed.records, believed.decoded
+        rejects = decoded.rejects + self._exclude(records, believed.refused, Reason.FUTURE)
         if len(decoded):
-            rejects += self._admit(records, decoded, device)
-        return self._refuse(records, rejects) + self._close()
+            rejects += self._admit(records, decoded, believed.device)
+        return self._refuse(records, rejects) + self._close(self._clocks.partition)
 
     def _admit(self, records: Records, decoded: Decoded, device: Ints) -> list[Reject]:
         trace = self._clocks.trace(device, decoded.ts)
@@ -164,7 +170,9 @@ class Partition:
         rejects.sort(key=lambda reject: reject.row)
         return [reject_message(self._topics.rejects, records, reject) for reject in rejects]
 
-    def _close(self) -> list[Message]:
+    def _close(self, now: int) -> list[Message]:
+        """What has closed when the partition's clock reads ``now``."""
+        self._dirty.update(self._clocks.hush(len(self._numbers), now).tolist())
         messages: list[Message] = []
         for closed in self._intake.windows.close(self._clocks.closed()):
             self._dirty.update(closed.device.tolist())
@@ -176,7 +184,7 @@ class Partition:
         for row, now in [*marks, (len(records), NEVER)]:
             part = records.pick(range(begin, row))
             if len(part):
-                messages += self._take(part, self._decode(part))
+                messages += self._take(part)
             if now != NEVER:
                 messages += self._punctuate(now)
             begin = row + 1
@@ -184,14 +192,12 @@ class Partition:
 
     def _punctuate(self, now: int) -> list[Message]:
         messages = []
-        for number in list(self._held):
-            held = self._held[number]
-            decoded = self._decode(held)
-            if decoded.ts[0] <= now:
-                self._release([number])
-                messages += self._refuse(held, self._admit(held, decoded, np.array([number])))
+        for number in [number for number, held in self._held.items() if held.ts <= now]:
+            records, _ = self._held.pop(number)
+            self._dirty.add(number)
+            messages += self._refuse(records, self._admit(records, self._decode(records), np.array([number])))
         self._dirty.update(self._clocks.punctuate(len(self._numbers), now).tolist())
-        return messages + self._close()
+        return messages + self._close(self._clocks.partition)
 
     def _number(self, names: list[str]) -> Ints:
         numbers = self._numbers
@@ -207,39 +213,37 @@ class Partition:
 
     # --- which stamps to believe ---------------------------------------------------------------
 
-    def _recall(self, records: Records, decoded: Decoded, device: Ints) -> tuple[Records, Decoded, Ints]:
-        """The batch with each held reading put right before its device's next one."""
-        places: dict[int, int] = {}
-        for row, number in zip(decoded.row.tolist(), device.tolist(), strict=True):
-            if number in self._held:
-                places.setdefault(number, row)
-        if not places:
-            return records, decoded, device
-        parts, begin = [], 0
-        for number, row in sorted(places.items(), key=lambda place: place[1]):
-            parts += [records.pick(range(begin, row)), self._held[number]]
-            begin = row
-        whole = join([*parts, records.pick(range(begin, len(records)))])
-        self._release(places)
-        decoded = self._decode(whole)
-        return whole, decoded, self._number(decoded.device)
-
-    def _release(self, numbers: "dict[int, int] | list[int]") -> None:
-        for number in numbers:
-            del self._held[number]
-        self._dirty.update(numbers)
-
-    def _believe(self, records: Records, decoded: Decoded, device: Ints) -> tuple[Ints | None, list[int]]:
-        """The readings to take in, in the order they count (None: all as they are); the rows refused."""
+    def _believe(self, records: Records) -> _Believed:
+        """The readings to take in, in the order they count, with those held before that count now."""
+        decoded = self._decode(records)
+        device = self._number(decoded.device)
         arrival = records.timestamps[decoded.row]
-        if not len(device) or not self._clocks.leaps(decoded.ts, arrival):
-            return None, []
-        columns = (range(len(device)), device.tolist(), decoded.ts.tolist(), arrival.tolist())
-        judgement = self._clocks.judge(map(Stamp._make, zip(*columns, strict=True)))
-        for number, stamp in judgement.held.items():
-            self._held[number] = records.pick([int(decoded.row[stamp.row])])
-        self._dirty.update(judgement.held)
-        return np.array(judgement.accepted, np.int64), decoded.row[judgement.refused].tolist()
+        if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
+            return _Believed(records, decoded, device, [])
+        waiting = [held.records for held in self._held.values()]
+        records = join([*waiting, records])
+        decoded = self._decode(records)
+        device = self._number(decoded.device)
+        columns = (device.tolist(), decoded.ts.tolist(), records.timestamps[decoded.row].tolist())
+        stamps = list(map(Stamp, range(len(device)), *columns))
+        judgement = self._clocks.judge(stamps[: len(waiting)], stamps[len(waiting) :])
+        before, fresh = set(self._held), set(device[len(waiting) :].tolist())
+        self._held = {
+            number: _Held(records.pick([int(decoded.row[stamp.row])]), stamp.ts)
+            for number, stamp in judgement.held.items()
+        }
+        self._dirty.update(before ^ self._held.keys(), fresh & self._held.keys())
+        order = np.array(judgement.accepted, np.int64)
+        refused = decoded.row[judgement.refused].tolist()
+        return _Believed(records, decoded.take(order), device[order], refused)
+
+    def _stirred(self, device: Ints, ts: Ints) -> bool:
+        """Whether the next readings may decide on a held one."""
+        if not self._held or not len(ts):
+            return False
+        soonest = min(held.ts for held in self._held.values())
+        near = soonest - max(self._clocks.partition, int(ts.max())) <= self._spec.max_jump_ms
+        return near or bool(np.isin(device, np.fromiter(self._held, np.int64)).any())
 
     # --- what must be remembered ---------------------------------------------------------------
 
@@ -259,7 +263,8 @@ class Partition:
         held = self._held.get(number)
         state = DeviceState(int(self._clocks.clock[number]), closed, self._outcomes.alerting.watched.get(number))
         if held:
-            state.held = Held(int(held.offsets[0]), int(held.timestamps[0]), held.keys[0], held.values[0] or b"")
+            offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
+            state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
         return Message(self._topics.state, device_key(self.source.topic, name), encode(state), [], self.number)
 
     def restore(self, memory: Memory) -> int | None:
@@ -273,7 +278,7 @@ class Partition:
             if state.watch:
                 self._outcomes.alerting.watched[number] = state.watch
             if state.held:
-                self._held[number] = self._thaw(state.held)
+                self._held[number] = _Held(self._thaw(state.held), state.held.ts)
         if memory.partition is None:
             return None
         then = memory.partition
@@ -292,7 +297,7 @@ class Partition:
         past = int(np.searchsorted(records.offsets, then.next_offset))
         old, new = records.pick(range(past)), records.pick(range(past, len(records)))
         decoded = self._decode(old)
-        waiting = [*self._excluded, *(int(held.offsets[0]) for held in self._held.values())]
+        waiting = [*self._excluded, *(int(held.records.offsets[0]) for held in self._held.values())]
         offsets = old.offsets[decoded.row]
         decoded = decoded.take(np.flatnonzero(~np.isin(offsets, np.array(waiting, np.int64))))
         if len(decoded):

@@ -57,3 +57,16 @@ def join(parts: Sequence[Records]) -> Records:
         [value for part in parts for value in part.values],
         [headers for part in parts for headers in part.headers],
     )
+
+
+def punctuation(records: Records) -> list[tuple[int, int]]:
+    """(row, epoch ms) of every punctuation."""
+    if all(records.values):
+        return []
+    return [
+        (row, int(stamp))
+        for row, value in enumerate(records.values)
+        if not value
+        for name, stamp in records.headers[row] or ()
+        if name == PUNCTUATION and stamp.isdigit()
+    ]

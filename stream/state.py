@@ -17,6 +17,7 @@ class Held(msgspec.Struct, gc=False):
     timestamp: int
     key: bytes | None
     value: bytes
+    ts: int
 
 
 class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
