@@ -15,7 +15,7 @@ from typing import Literal
 
 import redis
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource
 from packaging.requirements import Requirement
 
 from scorers import pack
@@ -103,23 +103,27 @@ def probe_kafka(broker: Broker, topics: Topics) -> KafkaFacts | Finding:
     try:
         admin = quiet_admin(broker)
         cluster = admin.list_topics(timeout=PATIENCE_S)
-        ours = [name for name in topics.names() if name in cluster.topics]
-        mock = str(cluster.cluster_id).startswith(EMBEDDED_CLUSTER)  # which cannot describe topics
-        asked = [] if mock else [ConfigResource(ConfigResource.Type.TOPIC, name) for name in ours]
-        answers = admin.describe_configs(asked, request_timeout=PATIENCE_S) if asked else {}
-        told = {about.name: {e.name: e.value for e in answer.result().values()} for about, answer in answers.items()}
+        ours = {name: cluster.topics[name].partitions.values() for name in topics.names() if name in cluster.topics}
+        embedded = str(cluster.cluster_id).startswith(EMBEDDED_CLUSTER)
+        configs = {} if embedded else _configs(admin, ours)
     except ConfigError as error:
         return Finding("kafka", "fail", str(error), "Correct kafka.options.")
     except KafkaException as error:
         fix = "Start it, or set TIDEWATCH_KAFKA to where it is; for TLS or SASL see kafka.options."
         return Finding("kafka", "fail", f"does not answer: {error.args[0].str()}", fix)
-    facts = {}
-    for name in ours:
-        cuts = cluster.topics[name].partitions
-        facts[name] = TopicFacts(
-            len(cuts), min((len(cut.replicas) for cut in cuts.values()), default=0), told.get(name, {})
-        )
+    facts = {
+        name: TopicFacts(len(cuts), min((len(cut.replicas) for cut in cuts), default=0), configs.get(name, {}))
+        for name, cuts in ours.items()
+    }
     return KafkaFacts(str(cluster.cluster_id), len(cluster.brokers), facts)
+
+
+def _configs(admin: AdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in topics]
+    answers = admin.describe_configs(asked, request_timeout=PATIENCE_S) if asked else {}
+    return {
+        about.name: {entry.name: entry.value for entry in answer.result().values()} for about, answer in answers.items()
+    }
 
 
 def judge_kafka(facts: KafkaFacts, settings: Settings) -> list[Finding]:

@@ -371,6 +371,8 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
 
 def _place(name: str, found: Given) -> tuple[str, str, str]:
     """Group, field and, for ``kafka.options``, the option."""
+    if name == "kafka.options":
+        raise ConfigError(f"{name} in {found.source} needs an option's name behind it, such as {name}.sasl.password.")
     known = [field for field, *_ in described()]
     group, field, option = [*name.split(".", 2), "", ""][:3]
     if f"{group}.{field}" in known and (not option or f"{group}.{field}" == "kafka.options"):

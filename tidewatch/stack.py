@@ -74,7 +74,8 @@ def local_stack(in_force: InForce) -> Iterator[Stack]:
             local = stack.enter_context(embedded_redis())
             redis_url = local.url
             notes.append(f"Redis is {local.name}, memory only; set TIDEWATCH_REDIS for one that lasts.")
-        partitions = prepare_topics(broker, settings.topics.names(), partitions=settings.topics.partitions)
+        named = settings.topics
+        partitions = prepare_topics(broker, named.names(), partitions=named.partitions, replication=named.replication)
         yield Stack(broker, redis_url, partitions, tuple(notes))
 
 

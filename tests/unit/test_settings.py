@@ -107,7 +107,7 @@ def test_without_a_hop_windows_lie_side_by_side() -> None:
         ({"TIDEWATCH_ALERTING__K": "9"}, r"clear < k <= n must hold, not clear=0, k=9, n=3"),
         ({"TIDEWATCH_KAFKA": "kafka"}, r"kafka.bootstrap is 'kafka': should be: Brokers as `host:port`"),
         ({"TIDEWATCH_REDIS": "cache:6379"}, r"redis.url: must begin with redis://"),
-        ({"TIDEWATCH_KAFKA__OPTIONS": "sasl"}, r"kafka.options: .*dictionary"),
+        ({"TIDEWATCH_KAFKA__OPTIONS": "sasl"}, r"kafka.options in TIDEWATCH_.* needs an option's name"),
         ({"TIDEWATCH_TRAINING__MIN_WINDOWS": "5000"}, r"min_windows \(5000\) must not exceed max_windows \(2000\)"),
     ],
 )  # fmt: skip
