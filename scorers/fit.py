@@ -28,7 +28,7 @@ HABIT = 0.1
 
 
 MINIMAL = 0.02
-"""Least shrinkage: no direction of the whitened space is narrower than this share of a feature's variance."""
+"""Least shrinkage, and least variance of a direction before it is whitened."""
 TOLERANCE = 1e-4
 """Of libsvm, relative to the sum of its coefficients."""
 
@@ -89,7 +89,7 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     space = fit_space(shaped, softening, floors)
     whitened = space.whiten(shaped)
     kernel = fit_kernel(whitened, spec)
-    _refuse_degenerate(kernel, whitened, spec)
+    refuse_degenerate(kernel, whitened, spec)
     far, plain = _held_out(shaped, softening, floors, spec)
     reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
     return DeviceModel(
@@ -123,24 +123,33 @@ def fit_space(shaped: Floats, softening: Floats, floors: Floats) -> Space:
     off = np.where(known, filled - center, 0.0)
     scale = np.sqrt((off**2).sum(axis=0) / np.maximum(heard - 1, 1) + floors**2)
     values, vectors = np.linalg.eigh(shrunk(off / scale))
-    return Space(softening, center, scale, np.ascontiguousarray((vectors / np.sqrt(values)).T))
+    projection = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
+    return Space(softening, center, scale, np.ascontiguousarray(projection))
 
 
 def shrunk(z: Floats) -> Floats:
-    """The correlation matrix of standardised rows (n, p), shrunk towards the identity.
+    """The correlation matrix of standardised rows (n, p), each correlation shrunk towards 0.
 
     Schäfer & Strimmer (2005), eq. 10: intensity = sum of the correlations' variances over the sum of
-    their squares.
+    their squares, here for each pair of feature kinds by itself. Means that follow one load keep their
+    strong correlations while the chance ones, of a mean with another metric's spread, vanish; with one
+    intensity for all, 60 windows find a third fewer broken correlations.
     """
     n, p = z.shape
-    product = z.T @ z
-    squares = z * z
+    product, squares = z.T @ z, z * z
     spread = (squares.T @ squares - product**2 / n) * n / (n - 1) ** 3
     correlation = product / (n - 1)
     apart = ~np.eye(p, dtype=bool)
-    strength = (correlation[apart] ** 2).sum()
-    intensity = np.clip(spread[apart].sum() / strength, MINIMAL, 1.0) if strength > 0 else 1.0
-    return np.where(apart, (1 - intensity) * correlation, 1.0)
+    intensity = _by_kinds(spread * apart) / np.maximum(_by_kinds(correlation**2 * apart), np.finfo(np.float64).tiny)
+    kept = 1 - np.clip(intensity, MINIMAL, 1.0)
+    metrics = p // len(KINDS)
+    return np.where(apart, np.tile(kept, (metrics, metrics)) * correlation, 1.0)
+
+
+def _by_kinds(matrix: Floats) -> Floats:
+    """Sums of a (p, p) matrix for each pair of feature kinds, shape (5, 5)."""
+    metrics = len(matrix) // len(KINDS)
+    return np.asarray(matrix.reshape(metrics, len(KINDS), metrics, len(KINDS)).sum(axis=(0, 2)))
 
 
 def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
@@ -155,6 +164,18 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
         svm: Any = OneClassSVM(nu=spec.nu, gamma=spec.gamma / columns, tol=tolerance)
         svm.fit(whitened)
     return Kernel(svm.support_vectors_, svm.dual_coef_[0], -float(svm.intercept_[0]), spec.gamma / columns)
+
+
+def refuse_degenerate(kernel: Kernel, whitened: Floats, spec: TrainSpec) -> None:
+    """Hold a model to the nu property (Schölkopf et al. 2001): at most a share nu of its rows (n, p) lies outside.
+
+    Raises:
+        ModelError: more do; the solver stopped too early.
+    """
+    rounding = TOLERANCE * kernel.coefs.sum()
+    outside = float((kernel.decision(whitened) < -rounding).mean())
+    if outside > spec.nu + 2 / len(whitened):
+        raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
 
 
 def _complete(statistics: Statistics) -> Statistics:
@@ -209,11 +230,3 @@ def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
         far.append(kernel.distance(whitened))
         plain.append(np.sqrt((whitened**2).sum(axis=1)))
     return np.concatenate(far), np.concatenate(plain)
-
-
-def _refuse_degenerate(kernel: Kernel, whitened: Floats, spec: TrainSpec) -> None:
-    """Hold a model to the nu property (Schölkopf et al. 2001): at most a share nu of its rows lies outside."""
-    rounding = TOLERANCE * kernel.coefs.sum()
-    outside = float((kernel.decision(whitened) < -rounding).mean())
-    if outside > spec.nu + 2 / len(whitened):
-        raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")

@@ -63,7 +63,7 @@ class Device:
             column[:] = np.nan
         elif fault == "broken_correlation":
             half = np.arange(self.metrics // 2)
-            values[:, half] += self.spread[half] * self.gain[half] * (1.5 - self.walk(windows)[:, None])
+            values[:, half] += self.spread[half] * self.gain[half] * (2.5 - self.walk(windows)[:, None])
         return summarise(values)
 
 
