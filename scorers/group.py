@@ -11,8 +11,8 @@ from scorers.features import inverse, transform
 from scorers.model import DeviceModel, Rows, logsumexp, standardise
 from scorers.statistics import Floats, Ints
 
-BATCH = 64
-"""Windows of different devices scored at once; few enough for their models to stay in the processor's cache."""
+BATCH = 128
+"""Windows of different devices scored at once: the copies of their models still fit the processor's cache."""
 RUN = 8
 """From this many windows of one device on, its model is used where it lies instead of being gathered."""
 
@@ -33,8 +33,9 @@ class Group:
     """``d`` models over the same ``m`` metrics, ``p = 5 m`` features.
 
     Model ``i`` owns rows ``indptr[i]`` to ``indptr[i + 1]`` of ``stack``: ``p`` rows of its projection, then
-    one row ``projection.T @ v`` for each support vector ``v``. One product of these rows with a
-    standardised window gives its whitened coordinates and its inner products with the support vectors.
+    one row ``2 gamma projection.T @ v`` for each support vector ``v``. One product of these rows with a
+    standardised window gives its whitened coordinates ``y`` and all that the kernel needs to know of it, for
+    ``log(coef exp(-gamma |y - v|²)) = (log(coef) - gamma |v|²) + 2 gamma y.v - gamma |y|²``.
     """
 
     metrics: tuple[str, ...]
@@ -49,10 +50,8 @@ class Group:
     """Shape (d + 1,)."""
     stack: Floats
     """Shape (rows, p); ends in padding as long as the longest model, so that a read past a model is safe."""
-    squared: Floats
-    """Shape (rows,): squared norm of each support vector."""
-    weight: Floats
-    """Shape (rows,): logarithm of each coefficient; -inf where there is no support vector."""
+    bias: Floats
+    """Shape (rows,): ``log(coef) - gamma |v|²``; -inf where there is no support vector."""
     total: Floats
     """Shape (d,), as all that follow: logarithm of the sum of the coefficients."""
     gamma: Floats
@@ -77,8 +76,7 @@ class Group:
             scale=np.stack([part.space.scale for part in parts]),
             indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             stack=np.concatenate([_stack(part) for part in parts] + [pad]),
-            squared=np.concatenate([_squared(part) for part in parts] + [pad[:, 0]]),
-            weight=np.concatenate([_weight(part) for part in parts] + [np.full(len(pad), -np.inf)]),
+            bias=np.concatenate([_bias(part) for part in parts] + [np.full(len(pad), -np.inf)]),
             total=np.array([np.log(part.kernel.coefs.sum()) for part in parts]),
             gamma=np.array([part.kernel.gamma for part in parts]),
             offset=np.array([part.kernel.offset for part in parts]),
@@ -107,26 +105,24 @@ class Group:
     def _block(self, model: Rows, z: Floats) -> Distances:
         """Distances of ``w`` windows of each of ``c`` devices: model (c,), z (c, w, p)."""
         width = z.shape[-1]
-        stack, squared, weight = self._gather(model)
+        stack, bias = self._gather(model)
         products = z @ stack.transpose(0, 2, 1)
-        whitened, inner = products[..., :width], products[..., width:]
+        whitened = products[..., :width]
         norm = np.einsum("cwp,cwp->cw", whitened, whitened)
-        gamma = self.gamma[model, None]
-        apart = norm[..., None] + squared[:, None, width:] - 2 * inner
-        near = logsumexp(weight[:, None, width:] - gamma[..., None] * apart)
-        kernel = np.maximum((self.total[model, None] - near) / gamma, 0.0)
+        near = logsumexp(bias[:, None, width:] + products[..., width:])
+        kernel = np.maximum((self.total[model, None] - near) / self.gamma[model, None] + norm, 0.0)
         return Distances(kernel, np.sqrt(norm), z * (whitened @ stack[:, :width]))
 
-    def _gather(self, model: Rows) -> tuple[Floats, Floats, Floats]:
-        """Stack, squared and weight of models (c,), as long as the longest: (c, rows, p), (c, rows) twice."""
-        start, size = self.indptr[model], self.indptr[model + 1] - self.indptr[model]
-        longest = int(size.max())
+    def _gather(self, model: Rows) -> tuple[Floats, Floats]:
+        """Stack (c, rows, p) and bias (c, rows) of models (c,), as long as the longest of them."""
+        start, end = self.indptr[model], self.indptr[model + 1]
+        longest = int((end - start).max())
         if len(model) == 1:
             own = slice(int(start[0]), int(start[0]) + longest)
-            return self.stack[None, own], self.squared[None, own], self.weight[None, own]
+            return self.stack[None, own], self.bias[None, own]
         place = start[:, None] + np.arange(longest)
-        weight = np.where(place < self.indptr[model + 1, None], self.weight[place], -np.inf)
-        return self.stack.take(place, axis=0, mode="clip"), self.squared[place], weight
+        bias = np.where(place < end[:, None], self.bias[place], -np.inf)
+        return self.stack.take(place, axis=0, mode="clip"), bias
 
 
 def _blocks(model: Rows, indptr: Ints) -> Iterator[NDArray[np.intp]]:
@@ -147,12 +143,11 @@ def _blocks(model: Rows, indptr: Ints) -> Iterator[NDArray[np.intp]]:
 
 
 def _stack(model: DeviceModel) -> Floats:
-    return np.concatenate([model.space.projection, model.kernel.vectors @ model.space.projection])
+    projection, kernel = model.space.projection, model.kernel
+    return np.concatenate([projection, 2 * kernel.gamma * kernel.vectors @ projection])
 
 
-def _squared(model: DeviceModel) -> Floats:
-    return np.concatenate([np.zeros(model.space.center.size), (model.kernel.vectors**2).sum(axis=1)])
-
-
-def _weight(model: DeviceModel) -> Floats:
-    return np.concatenate([np.full(model.space.center.size, -np.inf), np.log(model.kernel.coefs)])
+def _bias(model: DeviceModel) -> Floats:
+    kernel = model.kernel
+    bias = np.log(kernel.coefs) - kernel.gamma * (kernel.vectors**2).sum(axis=1)
+    return np.concatenate([np.full(model.space.center.size, -np.inf), bias])

@@ -31,8 +31,7 @@ SHAPES = {
     "scale": ("models", "features"),
     "indptr": ("models + 1",),
     "stack": ("rows", "features"),
-    "squared": ("rows",),
-    "weight": ("rows",),
+    "bias": ("rows",),
     "total": ("models",),
     "gamma": ("models",),
     "offset": ("models",),
@@ -176,7 +175,7 @@ def _group(batch: pa.RecordBatch) -> Group:
     metrics, devices = (tuple(batch.column(name)[0].as_py()) for name in ("metrics", "devices"))
     flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in SHAPES}
     sizes = {"metrics": len(metrics), "features": len(KINDS) * len(metrics), "models": len(devices)}
-    sizes |= {"models + 1": len(devices) + 1, "rows": len(flat["weight"])}
+    sizes |= {"models + 1": len(devices) + 1, "rows": len(flat["bias"])}
     group = Group(
         metrics, devices, **{name: flat[name].reshape([sizes[side] for side in SHAPES[name]]) for name in SHAPES}
     )
