@@ -182,7 +182,7 @@ def _complete(statistics: Statistics) -> Statistics:
     """Without the partial windows that a start, a stop or a gap leaves behind."""
     total = statistics.count.sum(axis=1)
     partial = total < PARTIAL * np.median(total) if len(total) else np.zeros(0, bool)
-    return statistics.take(~partial) if partial.mean() <= HABIT else statistics
+    return statistics.take(~partial) if partial.sum() <= HABIT * len(total) else statistics
 
 
 def _modelled(statistics: Statistics, spec: TrainSpec) -> Statistics:
