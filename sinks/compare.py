@@ -42,6 +42,8 @@ class TableDifference:
     """How two tables differ; beyond ``rows`` everything counts keys, but ``duplicated`` rows too many."""
 
     table: str
+    examples: tuple[str, ...]
+    """A few of the rows that are only on one side, duplicated or differing."""
     left_rows: int
     right_rows: int
     left_only: int
@@ -51,8 +53,6 @@ class TableDifference:
     differing: int
     largest: float
     """The largest absolute difference between two numbers; infinite where one of them is null."""
-    examples: tuple[str, ...]
-    """A few of the rows that are only on one side, duplicated or differing."""
 
     @property
     def same(self) -> bool:
@@ -97,7 +97,7 @@ def _compare(
     database.execute(f"CREATE OR REPLACE TEMP TABLE pairs AS {_pairs(table)}", {"tolerance": tolerance})
     counts: Any = database.execute(COUNTS).fetchall()[0]
     examples = database.execute(f"{_examples(table)} LIMIT {EXAMPLES}").fetchall()
-    return TableDifference(table, *counts, examples=tuple(example for (example,) in examples))
+    return TableDifference(table, tuple(example for (example,) in examples), *counts)
 
 
 COUNTS = """
@@ -108,7 +108,7 @@ SELECT
     count(*) FILTER (lefts = 0),
     coalesce(sum(greatest(lefts - 1, 0)), 0)::BIGINT,
     coalesce(sum(greatest(rights - 1, 0)), 0)::BIGINT,
-    count(*) FILTER (len(wrong) > 0),
+    count(*) FILTER (wrong != ''),
     coalesce(max(gap), 0.0)
 FROM pairs
 """
@@ -129,7 +129,7 @@ def _pairs(table: str) -> str:
     return f"""
 SELECT {shown}, coalesce(l.copies, 0) AS lefts, coalesce(r.copies, 0) AS rights,
     CASE WHEN {both} THEN greatest({", ".join(gaps.values())}) END AS gap,
-    CASE WHEN {both} THEN list_filter([{wrong}], text -> text IS NOT NULL) ELSE [] END AS wrong
+    CASE WHEN {both} THEN concat_ws(', ', {wrong}) ELSE '' END AS wrong
 FROM ({_side("l", table)}) l FULL JOIN ({_side("r", table)}) r ON {joined}
 """  # noqa: S608  # names come from our own schemas
 
@@ -157,7 +157,7 @@ def _examples(table: str) -> str:
     return f"""
 SELECT concat(source, '/', device_id, ' ', epoch_ms(epoch_ms(window_start)), 'Z'{metric}, ': ', CASE
     WHEN rights = 0 THEN 'left only' WHEN lefts = 0 THEN 'right only'
-    WHEN len(wrong) > 0 THEN array_to_string(wrong, ', ')
+    WHEN wrong != '' THEN wrong
     ELSE concat(lefts, ' times left, ', rights, ' times right') END)
-FROM pairs WHERE lefts != 1 OR rights != 1 OR len(wrong) > 0 ORDER BY ALL
+FROM pairs WHERE lefts != 1 OR rights != 1 OR wrong != '' ORDER BY wrong = '', ALL
 """  # noqa: S608  # as above
