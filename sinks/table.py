@@ -31,7 +31,7 @@ PREDICTIONS = pa.schema(
         ("score", pa.float64()),
         ("severity", pa.float64()),
         ("anomaly", pa.bool_()),
-        ("contributors", pa.list_(CONTRIBUTOR)),
+        ("contributors", pa.list_(pa.field("element", CONTRIBUTOR))),
         ("model_version", pa.string()),
         *PLACE,
     ]
