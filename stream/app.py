@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+import msgspec
 from faust.types import TP
 
 from scorers.errors import ConfigError, FleetFileError
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.1
 _SILENCE_S = 5.0
 _FLEET_S = 2.0
+_REPORT_S = 1.0
 _FETCH_RECORDS = 10_000
 
 
@@ -138,6 +140,29 @@ def follow_fleet(app: App, path: Path) -> None:
         if fleet is not None:
             app.owners.use(fleet)
             log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
+
+
+def report_counts(app: App, path: Path) -> None:
+    """Keep a JSON file with the counts of what has happened since the start."""
+
+    @app.timer(_REPORT_S)  # type: ignore[untyped-decorator]  # Faust's decorators are untyped
+    async def report() -> None:
+        _report(app.owners, path)
+
+    app.on_before_shutdown.connect(_reporter(app, path), weak=False)
+
+
+def _reporter(app: App, path: Path) -> Callable[..., None]:
+    def last(*_: Any, **__: Any) -> None:
+        _report(app.owners, path)
+
+    return last
+
+
+def _report(owners: Owners, path: Path) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(dict(owners.counts())))
+    fresh.replace(path)
 
 
 def credentials(options: Any) -> Any:

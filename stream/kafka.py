@@ -24,10 +24,10 @@ class Broker:
     bootstrap: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def config(self, **overrides: Setting) -> dict[str, Setting]:
-        """A librdkafka configuration; ``overrides`` are spelt with underscores for dots."""
-        named = {name.replace("_", "."): value for name, value in overrides.items()}
-        return {"bootstrap.servers": self.bootstrap, **self.options, **named}
+    def config(self, **defaults: Setting) -> dict[str, Setting]:
+        """A librdkafka configuration: ``defaults`` (underscores for dots), over which ``options`` have their way."""
+        named = {name.replace("_", "."): value for name, value in defaults.items()}
+        return {"bootstrap.servers": self.bootstrap, **named, **self.options}
 
 
 def producer(broker: Broker, **overrides: Setting) -> Producer:

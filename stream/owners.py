@@ -195,10 +195,11 @@ class Owners:
             owner.core.use(fleet)
 
     def counts(self) -> Counter[str]:
-        """What has happened in all partitions since the start."""
+        """What has happened in all partitions since the start, and the models in force."""
         total = Counter(self._past)
         for owner in self._owned.values():
             total.update(owner.core.counts)
+        total["models"] = len(self.fleet)
         return total
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,8 +59,9 @@ group.min.session.timeout.ms=1000
 class Server:
     """A server process that ends with us; use it as a context manager."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> None:
         self._name = name
+        self._environ = environ
         self._command = [*_tether(), *command]
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,8 +83,9 @@ class Server:
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True, env=self._environ,
+            )  # fmt: skip
         try:
             self._await(self._process, time.monotonic() + within_s)
         except BaseException:

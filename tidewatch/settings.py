@@ -157,7 +157,7 @@ class Worker(_Group):
     fleet: Folder = Field(
         default=Path("var/fleet.arrow"), description="The trained models; picked up anew when they change."
     )
-    dedupe: bool = Field(default=False, description="Count readings of the same device and timestamp once.")
+    dedupe: bool = Field(default=True, description="Count readings of the same device and timestamp once.")
     max_bytes: int = Field(default=262_144, ge=1, le=4_194_304, description="Longer records go to `rejects`.")
     max_metrics: int = Field(
         default=256, ge=1, description="More metrics in a reading, or of a device, go to `rejects`."
@@ -166,7 +166,9 @@ class Worker(_Group):
         default=600.0, description="How far a reading may lie ahead of its record's Kafka timestamp."
     )
     max_jump_s: Seconds = Field(
-        default=3600.0, description="How far a device's clock may leap before a second reading must confirm it."
+        default=60.0,
+        description="A reading further ahead of its partition's clock, and as far from its record's Kafka timestamp, "
+        "waits for the device's next one to confirm it.",
     )
 
     @property

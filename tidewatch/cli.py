@@ -1,0 +1,67 @@
+"""The command line.
+
+Exit codes: 0 done, 1 a check failed, 2 wrong usage or settings, 3 unusable input or model, 4 Kafka,
+Redis or a disk does not answer, 130 interrupted.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
+from tidewatch import settings
+from tidewatch.commands import feed, learn, look, run, up
+from tidewatch.console import err
+
+EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
+
+app = typer.Typer(
+    name="tidewatch",
+    help="Watches a fleet through its event streams: windows, scores, alerts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (up, feed, run, learn, look):
+    commands.register(app)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="Settings file; `tidewatch.toml` here if there is one.")] = None,
+    kafka: Annotated[str | None, typer.Option(help="Brokers as host:port,…; also TIDEWATCH_KAFKA.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Address of Redis; also TIDEWATCH_REDIS.")] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting, as `window.size_s=5`; may be repeated.")
+    ] = None,
+) -> None:
+    """Settings come from their defaults, `tidewatch.toml`, the environment and these flags, in that order."""
+    flags: dict[str, object] = {"kafka.bootstrap": kafka, "redis.url": redis}
+    for text in assign or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r} is not of the form group.name=value, such as window.size_s=5.")
+        flags[name.strip()] = value.strip()
+    context.obj = settings.load(flags, config=config)
+
+
+def main() -> None:
+    """Run a command; what goes wrong becomes one sentence and an exit code."""
+    logging.basicConfig(
+        level=os.environ.get("LOG_LEVEL", "WARNING").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        app()
+    except TidewatchError as error:
+        err.print(f"[bold red]error:[/] {error}", markup=True, soft_wrap=True)
+        sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,54 @@
+"""Commands that run for ever: the worker and the sinks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream import app as stream
+from stream.owners import Owners
+from tidewatch.console import err
+from tidewatch.settings import InForce
+from tidewatch.stack import prepare_topics
+from tidewatch.wiring import stream_spec, until_signalled, worker_spec
+from tidewatch.writing import Kind, write, write_once
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(worker)
+    app.command()(sink)
+
+
+def worker(
+    context: typer.Context,
+    report: Annotated[
+        Path | None, typer.Option(help="Keep a JSON file here with the counts of readings, windows, alerts, rejects.")
+    ] = None,
+    log: Annotated[str, typer.Option(help="Log level.")] = "WARNING",
+) -> None:
+    """Run the stream: readings in, scored windows, alerts and rejects out. Start more to share the work."""
+    in_force: InForce = context.obj
+    settings = in_force.settings
+    broker, topics = settings.kafka.broker(), settings.topics.names()
+    prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
+    spec = worker_spec(settings)
+    owners = Owners(broker, topics, stream.sources(topics), stream_spec(settings), spec)
+    app = stream.build(broker, owners, topics, spec)
+    stream.follow_fleet(app, settings.worker.fleet)
+    if report is not None:
+        stream.report_counts(app, report)
+    stream.run(app, loglevel=log)
+
+
+def sink(
+    context: typer.Context,
+    kind: Annotated[Kind, typer.Argument(help="Where to.")],
+    once: Annotated[bool, typer.Option("--once", help="Stop once everything that is there now is written.")] = False,
+) -> None:
+    """Write scored windows to Parquet, or scores and alerts to Redis, exactly once."""
+    in_force: InForce = context.obj
+    settings = in_force.settings
+    with until_signalled() as stop:
+        tally = write_once(settings, kind) if once else write(settings, kind, stop=stop.is_set)
+    err.print(f"{kind}: {tally.records} records written, {tally.rejects} rejected")

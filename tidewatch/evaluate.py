@@ -1,0 +1,249 @@
+"""Labelled recordings through the stream, judged by their protocol: through the core alone, or the whole of it.
+
+Models are trained on the rows the protocol gives for training; every other row is then judged by the
+window that ends with its second, so no verdict knows the future.
+"""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from producers.batch import Batch
+from producers.publish import Target, publish, punctuate
+from producers.recordings import Recording, labels, named
+from producers.replay import Replay
+from scorers import pack
+from scorers.errors import ConfigError, UnavailableError
+from scorers.fleet import Fleet
+from scorers.metrics import Confusion, confusion
+from scorers.statistics import Statistics
+from scorers.train import fit_fleet
+from sinks.read import dataset
+from stream.app import sources
+from stream.contracts import Score
+from stream.kafka import Broker
+from stream.partition import Partition
+from stream.records import PUNCTUATION, Records
+from tidewatch.children import Child, override
+from tidewatch.console import err
+from tidewatch.servers import KafkaServer
+from tidewatch.settings import InForce
+from tidewatch.stack import is_embedded, prepare_topics
+from tidewatch.tail import drained
+from tidewatch.wiring import stream_spec, train_spec
+from tidewatch.writing import Kind, write_once
+
+JARS = Path("tests/live/kafka/target/jars")
+"""Where ``make setup`` puts Apache Kafka."""
+PATIENCE_S = 600.0
+
+
+class Benchmark(StrEnum):
+    """Published recordings with labels."""
+
+    SKAB = "skab"
+
+
+WINDOWS = {Benchmark.SKAB: {"window.size_s": 20, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60}}
+"""Windows by benchmark; SKAB has a row a second."""
+LABEL = {Benchmark.SKAB: "anomaly"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Pooled over all devices; ``far`` and ``mar`` in percent, ``windows`` all that came out."""
+
+    f1: float
+    far: float
+    mar: float
+    windows: int
+    scored: int
+    """Test rows judged by a model."""
+    rows: int
+    """Test rows in all."""
+
+
+class Job:
+    """One benchmark under the settings in force, with its own windows unless they were set."""
+
+    def __init__(self, in_force: InForce, benchmark: Benchmark, root: Path) -> None:
+        wanted = {name: value for name, value in WINDOWS[benchmark].items() if not in_force.configured(name)}
+        self.in_force = override(in_force, wanted)
+        self.settings = self.in_force.settings
+        self.benchmark = benchmark
+        self.recording: Recording = named(benchmark, root)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Every row's device, ts, split and label."""
+        return labels(self.recording)
+
+    def fleet(self, path: Path) -> None:
+        """Train on the protocol's training rows and save the fleet."""
+        train = self.rows[self.rows.split == "train"]
+        last = {str(device): int(rows.ts.max()) for device, rows in train.groupby("device")}
+        spec = replace(train_spec(self.settings), gap=stream_spec(self.settings).window.overlap)
+        training = fit_fleet(_blocks(self._run(Fleet.empty(), until=last)), spec)
+        pack.save(Fleet.of(training.models, f"{self.benchmark}-1"), path, 0)
+        for result in training.results:
+            if result.status != "trained":
+                err.print(f"  {result.device}: {result.status}, {result.reason}")
+
+    def scores(self, fleet: Path) -> Iterator[Score]:
+        """The whole recording through the core."""
+        return self._run(pack.load(fleet))
+
+    def _run(self, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
+        topics = self.settings.topics.names()
+        partition = Partition(sources(topics)[0], 0, stream_spec(self.settings), topics)
+        partition.use(fleet)
+        player = Replay(self.recording).open()
+        for records in _records(topics.readings, player.batches(), player.last, until):
+            for message in partition.feed(records):
+                if message.topic == topics.scores:
+                    yield msgspec.json.decode(message.value, type=Score)
+
+    def judge(self, verdicts: pd.DataFrame) -> Result:
+        """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly; one row a window."""
+        hop = self.settings.window.hop_ms
+        test = self.rows[self.rows.split == "test"].copy()
+        test["end"] = test.ts // hop * hop + hop
+        judged = test.merge(verdicts, "left", on=["device", "end"])
+        flagged = judged.anomaly.fillna(value=False).to_numpy(np.bool_)
+        counts: Confusion = confusion(flagged, judged[LABEL[self.benchmark]].to_numpy() > 0)
+        scored = int(judged.scored.fillna(value=False).sum())
+        return Result(counts.f1, counts.false_alarm_percent, counts.missed_percent, len(verdicts), scored, len(judged))
+
+
+def through_core(job: Job, folder: Path) -> Result:
+    """Without a broker: the pure core in this process."""
+    job.fleet(folder / "fleet.arrow")
+    columns = [
+        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision)
+        for s in job.scores(folder / "fleet.arrow")
+    ]
+    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision"])
+    verdicts.to_parquet(folder / "verdicts.parquet")
+    return job.judge(verdicts)
+
+
+def through_kafka(job: Job, folder: Path) -> Result:
+    """Producer, broker, worker and Parquet sink; the verdicts are read back from Parquet.
+
+    Raises:
+        UnavailableError: a part does not answer, or did not finish.
+        ConfigError: there is no real Kafka to run on.
+    """
+    job.fleet(folder / "fleet.arrow")
+    with ExitStack() as stack:
+        broker = stack.enter_context(_broker(job.in_force, folder))
+        name = f"evaluate-{secrets.token_hex(4)}"
+        changes = {"kafka.bootstrap": broker.bootstrap, "topics.prefix": f"{name}.", "worker.app": name}
+        files = {"worker.fleet": folder / "fleet.arrow", "parquet.folder": folder / "parquet"}
+        in_force = override(job.in_force, {**changes, **files})
+        _stream(in_force, job.recording, folder)
+    found = (
+        dataset(folder / "parquet", "predictions")
+        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision"])
+        .to_pandas()
+    )
+    verdicts = pd.DataFrame({
+        "device": found.device_id,
+        "end": found.window_end.astype("datetime64[ms, UTC]").astype("int64"),
+        "scored": found.state == "scored",
+        "anomaly": found.anomaly,
+        "decision": found.decision,
+    })  # fmt: skip
+    verdicts.to_parquet(folder / "verdicts.parquet")
+    return job.judge(verdicts)
+
+
+def _stream(in_force: InForce, recorded: Recording, folder: Path) -> None:
+    """Replay through a worker of our own, and write what comes out."""
+    current = in_force.settings
+    broker, topics = current.kafka.broker(), current.topics.names()
+    prepare_topics(broker, topics, partitions=current.topics.partitions, replication=current.topics.replication)
+    player = Replay(recorded).open()
+    with Child(in_force, folder / "worker.log", "worker") as worker:
+        publish(player.batches(), Target(broker, topics.readings))
+        punctuate(Target(broker, topics.readings), player.last)
+        done = drained(broker, current.worker.app, [topics.readings], within_s=PATIENCE_S)
+        worker.check()
+        if not done:
+            raise UnavailableError(f"The worker is not done after {PATIENCE_S:g} s:\n{worker.tail()}")
+    write_once(current, Kind.PARQUET)
+
+
+@contextmanager
+def _broker(in_force: InForce, folder: Path) -> Iterator[Broker]:
+    """The configured Kafka, else a throwaway one of our own."""
+    if in_force.configured("kafka.bootstrap"):
+        broker = in_force.settings.kafka.broker()
+        if is_embedded(broker):
+            raise ConfigError("The configured Kafka is an embedded stand-in; set TIDEWATCH_KAFKA to a real one.")
+        yield broker
+    elif JARS.is_dir():
+        with KafkaServer(JARS, folder / "kafka") as server:
+            err.print(f"Apache Kafka {server.version} of our own at {server.broker.bootstrap}")
+            yield server.broker
+    else:
+        raise ConfigError(
+            "There is no Kafka to run on; set TIDEWATCH_KAFKA, or run `make setup` with Java 17 and Maven."
+        )
+
+
+@contextmanager
+def workplace(keep: Path | None) -> Iterator[Path]:
+    """A folder for predictions and fleet, gone afterwards unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="tidewatch-")) if keep is None else keep
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _records(topic: str, batches: Iterable[Batch], last: int, until: dict[str, int] | None) -> Iterator[Records]:
+    """Batches as one partition would hold them, ended by a punctuation; ``until`` keeps each device's first rows."""
+    at = 0
+    for batch in batches:
+        whole = np.arange(at, at + len(batch))
+        at += len(batch)
+        records = Records(topic, 0, whole, batch.ts, list(batch.keys), list(batch.values), [()] * len(batch))
+        if until is not None:
+            stamps = zip(batch.keys, batch.ts.tolist(), strict=True)
+            records = records.pick([row for row, (key, ts) in enumerate(stamps) if ts <= until.get(key.decode(), -1)])
+        yield records
+    mark = [(PUNCTUATION, str(last).encode())]
+    yield Records(topic, 0, np.array([at]), np.array([last]), [None], [None], [mark])
+
+
+def _blocks(scores: Iterable[Score]) -> dict[str, Statistics]:
+    """Statistics by device, in order of time."""
+    devices: dict[str, list[Score]] = {}
+    for score in scores:
+        devices.setdefault(score.device_id, []).append(score)
+    return {device: _statistics(sorted(of, key=lambda score: score.window_end)) for device, of in devices.items()}
+
+
+def _statistics(scores: list[Score]) -> Statistics:
+    metrics = tuple(sorted({name for score in scores for name in score.metrics}))
+
+    def column(field: str, absent: float) -> list[list[float]]:
+        rows = ([score.metrics.get(name) for name in metrics] for score in scores)
+        values = ([absent if cell is None else getattr(cell, field) for cell in row] for row in rows)
+        return [[np.nan if value is None else value for value in row] for row in values]
+
+    floats = {field: np.array(column(field, np.nan), np.float64) for field in ("mean", "std", "min", "max", "last")}
+    return Statistics(metrics, np.array(column("count", 0), np.int64), **floats)

@@ -1,0 +1,75 @@
+"""Settings to the specs that the layers below take; the one place where they meet."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGINT, SIGTERM, Signals, signal
+from types import FrameType
+
+from scorers.errors import ConfigError
+from scorers.fit import TrainSpec
+from stream.alert import AlertSpec
+from stream.decode import Limits
+from stream.owners import WorkerSpec
+from stream.partition import StreamSpec
+from stream.window import WindowSpec
+from tidewatch.settings import Settings
+
+
+def stream_spec(settings: Settings) -> StreamSpec:
+    """How the stream windows, believes and alerts."""
+    window, alerting, worker = settings.window, settings.alerting, settings.worker
+    return StreamSpec(
+        window=WindowSpec(window.size_ms, window.hop_ms, window.grace_ms, window.idle_ms),
+        alert=AlertSpec(alerting.k, alerting.n, alerting.clear),
+        limits=Limits(max_bytes=worker.max_bytes, max_metrics=worker.max_metrics, max_ahead_ms=worker.max_ahead_ms),
+        max_jump_ms=worker.max_jump_ms,
+        dedupe=worker.dedupe,
+    )
+
+
+def worker_spec(settings: Settings) -> WorkerSpec:
+    """How a worker process runs."""
+    return WorkerSpec(app=settings.worker.app, epoch_s=settings.worker.epoch_s)
+
+
+def train_spec(settings: Settings) -> TrainSpec:
+    """How models are trained."""
+    training = settings.training
+    return TrainSpec(
+        nu=training.nu,
+        false_alarm_rate=training.false_alarm_rate,
+        min_windows=training.min_windows,
+        max_windows=training.max_windows,
+    )
+
+
+def existing(path: Path, what: str) -> Path:
+    """``path``, if something is there.
+
+    Raises:
+        ConfigError: nothing is.
+    """
+    if not path.exists():
+        raise ConfigError(f"There is no {what} at {path}; name the right one.")
+    return path
+
+
+@contextmanager
+def until_signalled() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        signal(Signals(number), ask)
+
+    before = {number: signal(number, ask) for number in (SIGINT, SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)
