@@ -152,12 +152,12 @@ def _text(side: str, name: str) -> str:
 
 
 def _examples(table: str) -> str:
-    """SQL for one line per pair that is not the same, in order of its key."""
+    """SQL for one line per pair that is not the same, those that differ in value first."""
     metric = ", ' ', metric" if "metric" in KEYS[table] else ""
     return f"""
 SELECT concat(source, '/', device_id, ' ', epoch_ms(epoch_ms(window_start)), 'Z'{metric}, ': ', CASE
     WHEN rights = 0 THEN 'left only' WHEN lefts = 0 THEN 'right only'
     WHEN wrong != '' THEN wrong
     ELSE concat(lefts, ' times left, ', rights, ' times right') END)
-FROM pairs WHERE lefts != 1 OR rights != 1 OR wrong != '' ORDER BY wrong = '', ALL
+FROM pairs WHERE lefts != 1 OR rights != 1 OR wrong != '' ORDER BY wrong = '', 1
 """  # noqa: S608  # as above

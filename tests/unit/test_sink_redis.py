@@ -1,0 +1,335 @@
+"""Redis shows how things are now, and moves only forward."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import fakeredis
+import msgspec
+import numpy as np
+import pytest
+import redis
+
+from scorers.errors import ConfigError, UnavailableError
+from sinks import redis as module
+from sinks import summary
+from sinks.base import Batch, Origin, OvertakenError, Source
+from sinks.redis import RedisSink, RedisSpec
+from stream.contracts import Alert, MetricStatistics, Score
+from tests.laws.sink_kit import HOUR, NOON, NOW, ORIGIN, TOPICS, RedisStore, alert, encoded, feed, score
+
+SCORES = Source(TOPICS.scores, 3)
+ALERTS = Source(TOPICS.alerts, 0)
+SPEC = RedisSpec("redis://", history=3, alerts=3, expire_s=60)
+
+
+@pytest.fixture
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def client(server: fakeredis.FakeServer) -> "redis.Redis":
+    return fakeredis.FakeRedis(server=server, decode_responses=True)
+
+
+def started(server: fakeredis.FakeServer, spec: RedisSpec = SPEC) -> RedisSink:
+    sink = RedisSink(spec, TOPICS, client=fakeredis.FakeRedis(server=server))
+    sink.bind(ORIGIN)
+    sink.resume(SCORES)
+    sink.resume(ALERTS)
+    return sink
+
+
+def put(sink: RedisSink, source: Source, first: int, *records: Score | Alert, now: float = NOW) -> None:
+    """Write and flush records at offsets from ``first``."""
+    sink.write(Batch(source, range(first, first + len(records)), encoded(records)))
+    sink.flush(now)
+
+
+def test_a_device_has_its_newest_window(server: fakeredis.FakeServer, client: Any) -> None:
+    put(started(server), SCORES, 0, score(hour=0), score(hour=1, value=2.5))
+    device = client.hgetall("tw:device:pump-1")
+    contributors = msgspec.json.decode(device.pop("contributors"))
+
+    assert device == {
+        "source": "sensors",
+        "window_start": str(NOON + HOUR),
+        "window_end": str(NOON + 2 * HOUR),
+        "count": "61",
+        "state": "scored",
+        "decision": "-2.5",
+        "score": "52.5",
+        "severity": "2.5",
+        "anomaly": "1",
+        "model_version": "v1",
+    }
+    assert contributors[0] == {"feature": "temperature.mean", "share": 0.75, "actual": 2.5, "typical": 1.0}
+
+
+def test_what_is_null_now_does_not_stay(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, SCORES, 0, score())
+    put(sink, SCORES, 1, score(scored=False))
+
+    assert not {"decision", "score", "severity", "model_version"} & set(client.hkeys("tw:device:pump-1"))
+    assert client.zrange("tw:oddest", 0, -1) == []
+
+
+def test_statistics_are_of_the_newest_window_and_rolling(server: fakeredis.FakeServer, client: Any) -> None:
+    put(started(server), SCORES, 0, score(value=1.0), score(value=4.0))
+    stats = client.hgetall("tw:stats:pump-1")
+
+    assert (stats["temperature.mean"], stats["temperature.min"], stats["load.sum"]) == ("4.0", "3.0", "7.5")
+    assert "load.std" not in stats
+    assert 1.0 < float(stats["temperature.rolling_mean"]) < 4.0
+    assert float(stats["temperature.rolling_count"]) == 60 + 60 * 0.5 ** (1 / 30)
+
+
+def test_history_holds_exactly_the_last_windows(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, SCORES, 0, *[score(hour=hour) for hour in range(5)])
+    put(sink, SCORES, 5, score(hour=5))
+    points = [fields for _, fields in client.xrange("tw:history:pump-1")]
+
+    assert [int(point["window_start"]) for point in points] == [NOON + hour * HOUR for hour in (3, 4, 5)]
+    assert msgspec.json.decode(points[0]["means"]) == {"temperature": 1.5, "load": 0.5}
+
+
+def test_the_oddest_are_ranked_by_severity(server: fakeredis.FakeServer, client: Any) -> None:
+    put(started(server), SCORES, 0, score("a", value=2.0), score("b", value=9.0), score("a", value=5.0))
+
+    assert client.zrevrange("tw:oddest", 0, -1, withscores=True) == [("b", 9.0), ("a", 5.0)]
+
+
+def test_a_silent_device_leaves_the_ranking(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, SCORES, 0, score("silent"), score("lively"))
+    put(sink, SCORES, 2, score("lively"), now=NOW + 61)
+
+    assert client.zrange("tw:oddest", 0, -1) == client.zrange("tw:devices", 0, -1) == ["lively"]
+
+
+def test_devices_are_forgotten_even_while_nothing_comes(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, SCORES, 0, score())
+    sink.flush(NOW + 61)
+
+    assert client.exists("tw:oddest", "tw:devices") == 0
+
+
+def test_the_keys_of_a_device_expire(server: fakeredis.FakeServer, client: Any) -> None:
+    put(started(server), SCORES, 0, score())
+    lifetimes = {kind: client.ttl(f"tw:{kind}:pump-1") for kind in ("device", "stats", "history")}
+
+    assert lifetimes == pytest.approx({"device": 60, "stats": 60, "history": 60}, abs=2)
+
+
+def test_alerts_are_open_until_resolved(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, ALERTS, 0, alert(1, "firing"), alert(2, "firing"))
+    put(sink, ALERTS, 2, alert(1, "resolved"))
+
+    assert list(client.hgetall("tw:alerts:open")) == ["alert-2"]
+    assert msgspec.json.decode(client.hget("tw:alerts:open", "alert-2"), type=Alert) == alert(2, "firing")
+
+
+def test_the_log_of_alerts_holds_exactly_the_last_changes(server: fakeredis.FakeServer, client: Any) -> None:
+    put(started(server), ALERTS, 0, *[alert(number, "firing") for number in range(5)])
+    logged = [msgspec.json.decode(fields["alert"]) for _, fields in client.xrange("tw:alerts:log")]
+
+    assert [change["alert_id"] for change in logged] == ["alert-2", "alert-3", "alert-4"]
+
+
+def test_alerts_are_published_once_each(server: fakeredis.FakeServer, client: Any) -> None:
+    listener = client.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe("tw:alerts")
+    listener.get_message(timeout=1)
+    put(started(server), ALERTS, 0, alert(1, "firing"))
+    put(started(server), ALERTS, 0, alert(1, "firing"), alert(1, "resolved"))
+    heard = [message["data"] for message in iter(lambda: listener.get_message(timeout=0.1), None)]
+    listener.close()
+
+    assert [msgspec.json.decode(data)["state"] for data in heard] == ["firing", "resolved"]
+
+
+def test_a_long_batch_goes_in_several_transactions(
+    server: fakeredis.FakeServer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TRANSACTION", 2)
+    log = {SCORES: encoded([score(value=float(value)) for value in range(7)])}
+    sliced = feed(RedisStore(lambda: fakeredis.FakeRedis(server=server)), log)
+    monkeypatch.undo()
+    whole = fakeredis.FakeServer()
+
+    assert sliced == feed(RedisStore(lambda: fakeredis.FakeRedis(server=whole)), log)
+    assert client.get("tw:offsets:device.scores/3") == "7"
+
+
+def test_a_zombie_changes_nothing(server: fakeredis.FakeServer, client: Any) -> None:
+    zombie, owner = started(server), started(server)
+    put(owner, SCORES, 0, score(hour=0), score(hour=1))
+    before = client.hgetall("tw:device:pump-1")
+
+    with pytest.raises(OvertakenError, match=r"moved device\.scores/3"):
+        put(zombie, SCORES, 0, score(hour=0))
+
+    assert client.hgetall("tw:device:pump-1") == before
+    assert client.get("tw:offsets:device.scores/3") == "2"
+
+
+class Rival(fakeredis.FakeRedis):
+    """A client during whose first reading of statistics another sink applies a record."""
+
+    rival: RedisSink | None = None
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        if not transaction and self.rival:
+            rival, self.rival = self.rival, None
+            put(rival, SCORES, 0, score(hour=7))
+        return super().pipeline(transaction, shard_hint)
+
+
+def test_two_owners_at_once_apply_a_record_once(server: fakeredis.FakeServer, client: Any) -> None:
+    rival = started(server)
+    connection = Rival(server=server)
+    sink = RedisSink(SPEC, TOPICS, client=connection)
+    sink.bind(ORIGIN)
+    sink.resume(SCORES)
+    connection.rival = rival
+
+    with pytest.raises(OvertakenError, match="meanwhile"):
+        put(sink, SCORES, 0, score(hour=7))
+
+    assert len(client.xrange("tw:history:pump-1")) == 1
+
+
+def test_a_redis_that_lost_its_data_is_filled_again(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, SCORES, 0, score(hour=0))
+    client.flushall()
+
+    with pytest.raises(OvertakenError, match="lost data"):
+        put(sink, SCORES, 1, score(hour=1))
+
+    sink.release(SCORES)
+
+    assert sink.resume(SCORES) == 0
+    put(sink, SCORES, 0, score(hour=0), score(hour=1))
+    assert len(client.xrange("tw:history:pump-1")) == 2
+
+
+def test_a_redis_that_vanishes_loses_nothing(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    sink.write(Batch(SCORES, [0], encoded([score()])))
+    server.connected = False
+
+    with pytest.raises(UnavailableError, match="TIDEWATCH_REDIS"):
+        sink.flush(NOW)
+
+    sink.release(SCORES)
+    server.connected = True
+
+    assert sink.resume(SCORES) == 0
+    put(sink, SCORES, 0, score())
+    assert client.exists("tw:device:pump-1")
+
+
+def test_a_prefix_of_another_origin_is_refused(server: fakeredis.FakeServer) -> None:
+    started(server)
+    other = RedisSink(SPEC, TOPICS, client=fakeredis.FakeRedis(server=server))
+
+    with pytest.raises(ConfigError, match=r"holds .* of cluster cluster-1.*set another redis_sink\.prefix"):
+        other.bind(Origin("cluster-2", ORIGIN.topics))
+
+
+@pytest.mark.parametrize(("key", "match"), [("tw:origin", "not Tidewatch's"), ("tw:device:pump-1", "not Tidewatch's")])
+def test_foreign_keys_under_the_prefix_are_named(
+    server: fakeredis.FakeServer, client: Any, key: str, match: str
+) -> None:
+    client.set("tw:history:pump-1" if key != "tw:origin" else key, "something else")
+
+    with pytest.raises(ConfigError, match=match):
+        put(started(server), SCORES, 0, score())
+
+
+def test_two_prefixes_share_a_redis(server: fakeredis.FakeServer, client: Any) -> None:
+    put(started(server), SCORES, 0, score("a"))
+    put(started(server, replace(SPEC, prefix="blue")), SCORES, 0, score("b"))
+
+    assert (client.zrange("tw:oddest", 0, -1), client.zrange("blue:oddest", 0, -1)) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize("name", ["history", "alerts", "expire_s", "half_life"])
+def test_a_spec_that_cannot_work_is_refused(name: str) -> None:
+    zero: dict[str, Any] = {name: 0}
+
+    with pytest.raises(ConfigError, match=rf"redis_sink\.{name} is 0; set it above 0"):
+        replace(SPEC, **zero)
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url is no address"):
+        RedisSpec("http://somewhere").connect()
+
+
+def test_the_password_is_not_shown() -> None:
+    assert "secret" not in repr(RedisSpec("redis://:secret@localhost"))
+
+
+def windows(values: list[np.ndarray[Any, np.dtype[np.float64]]]) -> list[dict[str, MetricStatistics]]:
+    return [
+        {"m": MetricStatistics(len(x), x.mean(), x.std(ddof=1) if len(x) > 1 else None, x.min(), x.max(), x[-1])}
+        for x in values
+    ]
+
+
+def test_without_forgetting_rolling_statistics_are_those_of_all_readings() -> None:
+    rng = np.random.default_rng(1)
+    values = [rng.normal(50, 3, size) for size in (40, 1, 7, 300)]
+    state = summary.roll({}, windows(values), keep=1.0)["m"]
+    whole = np.concatenate(values)
+
+    assert (state.count, state.mean, state.std) == pytest.approx((348, whole.mean(), whole.std(ddof=1)), rel=1e-12)
+
+
+def test_rolling_statistics_are_weighted_by_age() -> None:
+    rng = np.random.default_rng(2)
+    values = [rng.normal(mean, 3, 20) for mean in (10, 20, 30)]
+    weights = np.repeat([0.25, 0.5, 1.0], 20)
+    state = summary.roll({}, windows(values), keep=0.5)["m"]
+    mean = np.average(np.concatenate(values), weights=weights)
+    variance = np.average((np.concatenate(values) - mean) ** 2, weights=weights)
+
+    assert (state.count, state.mean) == pytest.approx((weights.sum(), mean), rel=1e-12)
+    assert state.m2 == pytest.approx(variance * weights.sum(), rel=1e-12)
+
+
+def test_rolling_statistics_survive_redis_to_the_last_bit() -> None:
+    state = summary.roll({}, [score(value=value).metrics for value in (0.1, 1 / 3, 2e-17)], keep=0.9)
+    fields = summary.statistics(score(), state)
+    returned = {name.encode(): repr(value).encode() for name, value in fields.items()}
+
+    assert summary.rolling_of(returned) == state
+
+
+def test_a_metric_named_like_a_field_stays_apart() -> None:
+    metrics = {
+        "a": MetricStatistics(2, 1.0, 0.0, 1.0, 1.0, 1.0),
+        "a.rolling_m2": MetricStatistics(1, 9.0, None, 9, 9, 9),
+    }
+    state = summary.roll({}, [metrics], keep=0.9)
+    fields = summary.statistics(msgspec.structs.replace(score(), metrics=metrics), state)
+
+    assert set(summary.rolling_of({name.encode(): str(value).encode() for name, value in fields.items()})) == set(
+        metrics
+    )
+
+
+def test_enormous_values_break_nothing() -> None:
+    huge = {"m": MetricStatistics(2, 1e308, 1e308, -1e308, 1e308, 1e308)}
+    low = {"m": MetricStatistics(2, -1e308, 1e308, -1e308, 1e308, 1e308)}
+    state = summary.roll({}, [huge, low, huge], keep=0.9)["m"]
+
+    assert not math.isfinite(state.m2)
+    assert state.std is not None
