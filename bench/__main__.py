@@ -1,0 +1,77 @@
+"""The command line of the measurements: ``python -m bench stream``."""
+
+import os
+import signal
+import sys
+from collections import defaultdict
+from typing import Annotated
+
+import typer
+
+from bench import report
+from bench.arena import Arena, arena, console
+from bench.check import Check, check
+from bench.job import Job
+from bench.measure import Run, measure
+from bench.runners import RUNNERS
+from bench.runners.base import Runner
+from scorers.errors import TidewatchError
+from tidewatch.console import emit
+
+QUICK_READINGS, READINGS = 600_000, 2_000_000
+QUICK_RUNS, RUNS = 1, 3
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def benches() -> None:
+    """Measure Tidewatch beside others."""
+
+
+@app.command()
+def stream(  # noqa: PLR0913 - one parameter a flag
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="One short run of each, a minute in all.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    readings: Annotated[int | None, typer.Option(min=1, help="How many, made up to whole windows.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices send them.")] = 500,
+    metrics: Annotated[int, typer.Option(min=1, max=256, help="How many values a reading has.")] = 8,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
+) -> None:
+    """End-to-end readings per second beside bare librdkafka, on the same topic in the same run."""
+    job = Job.of(readings or (QUICK_READINGS if quick else READINGS), devices, metrics)
+    load = os.getloadavg()
+    with arena(job, keep=keep) as built:
+        runs, checked = _compete(built, QUICK_RUNS if quick else RUNS)
+        result = report.document(runs, built, checked, load)
+    report.show(result, runs)
+    if as_json:
+        emit(result)
+
+
+def _compete(built: Arena, times: int) -> tuple[dict[Runner, list[Run]], Check]:
+    """Let every runner have its turn, ``times`` over; the windows of each that makes some are checked."""
+    runs = defaultdict[Runner, list[Run]](list)
+    for _ in range(times):
+        for runner in RUNNERS:
+            run = measure(runner, built)
+            console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
+            runs[runner].append(run)
+            if runner.ends is None:
+                checked = check(built)
+    return dict(runs), checked
+
+
+def main() -> None:
+    """Run a command; what goes wrong becomes one sentence, what was started ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(standalone_mode=True)
+    except TidewatchError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

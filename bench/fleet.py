@@ -1,0 +1,62 @@
+"""A trained fleet for the job's devices: what came before it, through the stream's own core, to models."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from bench.job import PAST, PROFILES, START, Job
+from scorers import pack
+from scorers.errors import ModelError
+from scorers.fit import TrainSpec
+from scorers.fleet import Fleet
+from scorers.statistics import BLOCKS, Statistics
+from scorers.train import fit_fleet
+from stream.app import sources
+from stream.contracts import Score, Topics
+from stream.partition import Partition, StreamSpec
+from stream.records import Records
+
+WINDOWS = 60
+"""Windows each model is trained on."""
+
+
+def train(job: Job, path: Path) -> None:
+    """Write a fleet with a model for every device.
+
+    Raises:
+        ModelError: a device got none.
+    """
+    past = replace(job, devices=min(job.devices, PROFILES))
+    training = fit_fleet(_windows(past), TrainSpec())
+    refused = next((result for result in training.results if result.status != "trained"), None)
+    if refused:
+        raise ModelError(f"{refused.device} got no model ({refused.reason}); change the job's seed.")
+    models = {name: training.models[past.names[number % past.devices]] for number, name in enumerate(job.names)}
+    pack.save(Fleet.of(models, "bench"), path, created=START)
+
+
+def _windows(job: Job) -> dict[str, Statistics]:
+    """The statistics of each device's windows, oldest first; the last ones stay open."""
+    topics, scores = Topics(), defaultdict[str, list[Score]](list)
+    partition = Partition(sources(topics)[0], 0, StreamSpec(), topics)
+    for batch in job.batches(PAST, WINDOWS + 1):
+        start, count = partition.next_offset, len(batch)
+        records = Records(
+            topics.readings, 0, np.arange(start, start + count), batch.ts,
+            list(batch.keys), list(batch.values), [()] * count,
+        )  # fmt: skip
+        for message in partition.feed(records):
+            score = msgspec.json.decode(message.value, type=Score)
+            scores[score.device_id].append(score)
+    return {device: _statistics(job, rows) for device, rows in scores.items()}
+
+
+def _statistics(job: Job, rows: list[Score]) -> Statistics:
+    metrics = job.metric_names
+    blocks = {
+        name: np.array([[getattr(row.metrics[metric], name) for metric in metrics] for row in rows]) for name in BLOCKS
+    }
+    return Statistics(tuple(metrics), **blocks)

@@ -1,0 +1,115 @@
+"""The job every runner does: a topic of JSON readings, cut into tumbling windows whose number is known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from producers.batch import Batch, ReadingEncoder
+from producers.publish import Published, Target, publish, punctuate
+from scorers.statistics import Floats, Ints
+
+START = 1_700_000_000_000
+"""Event time of the first reading (epoch ms); a window begins here."""
+INTERVAL_MS = 1_000
+"""Every device sends one reading in each."""
+SIZE_MS = 10_000
+"""Length of a window."""
+TICKS = SIZE_MS // INTERVAL_MS
+"""Readings of a device in each window."""
+PROFILES = 500
+"""Devices beyond these behave as one of these does, so that its model fits them too."""
+LIVE, PAST = 0, 1
+"""What is measured, and what came before and models are trained on; a part of the seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The readings of one window of every device; rows are ticks, columns devices."""
+
+    ts: Ints
+    """Shape ``(ticks, devices)``, epoch ms."""
+    cube: Floats
+    """Shape ``(ticks, devices, metrics)``, two decimals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is in the topic; the same job gives the same bytes."""
+
+    windows: int
+    """Windows of each device."""
+    devices: int = 500
+    metrics: int = 8
+    seed: int = 1
+
+    @classmethod
+    def of(cls, readings: int, devices: int, metrics: int) -> "Job":
+        """At least so many readings, in whole windows."""
+        return cls(max(1, -(-readings // (devices * TICKS))), devices, metrics)
+
+    @property
+    def readings(self) -> int:
+        """How many readings there are."""
+        return self.windows * TICKS * self.devices
+
+    @property
+    def results(self) -> int:
+        """How many windows they make."""
+        return self.windows * self.devices
+
+    @property
+    def end(self) -> int:
+        """Event time at which the last window ends (epoch ms)."""
+        return START + self.windows * SIZE_MS
+
+    @property
+    def names(self) -> list[str]:
+        """Device ids."""
+        return [f"device-{number:05d}" for number in range(self.devices)]
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Metrics of every device."""
+        return [f"metric_{number:02d}" for number in range(self.metrics)]
+
+    def block(self, window: int, era: int = LIVE) -> Block:
+        """Window ``window`` of every device: a level of its own, a slow cycle, noise."""
+        random = np.random.default_rng([self.seed, era, window])
+        shape = (TICKS, self.devices, self.metrics)
+        offset = (window * TICKS + np.arange(TICKS)) * INTERVAL_MS
+        ts = START + offset[:, None] + random.integers(INTERVAL_MS, size=shape[:2])
+        level = np.random.default_rng(self.seed).uniform(10, 100, (PROFILES, self.metrics))
+        cycle = 0.05 * np.sin(offset / 600_000 * 2 * np.pi)[:, None, None]
+        noise = 0.01 * random.standard_normal(shape)
+        values = level[np.arange(self.devices) % PROFILES] * (1 + cycle + noise)
+        return Block(ts, np.round(values, 2))
+
+    def batches(self, era: int = LIVE, windows: int | None = None) -> Iterator[Batch]:
+        """Every reading as it travels, in order of event time."""
+        encoder = ReadingEncoder(self.metric_names)
+        names = np.array(self.names, dtype=object)
+        for window in range(self.windows if windows is None else windows):
+            block = self.block(window, era)
+            order = np.argsort(block.ts.ravel(), kind="stable")
+            device, ts = names[order % self.devices], block.ts.ravel()[order]
+            values = encoder.encode(device.tolist(), ts, block.cube.reshape(-1, self.metrics)[order])
+            yield Batch([name.encode() for name in device], values, ts)
+
+    def load(self, target: Target) -> Published:
+        """Fill the topic, and end it so that every window closes."""
+        published = publish(self.batches(), target)
+        punctuate(target, self.end)
+        return published
+
+    def frame(self, devices: Ints) -> pd.DataFrame:
+        """The readings of some devices: device id, ts, a column a metric."""
+        parts = []
+        for window in range(self.windows):
+            block = self.block(window)
+            part = pd.DataFrame(block.cube[:, devices].reshape(-1, self.metrics), columns=self.metric_names)
+            parts.append(
+                part.assign(device=np.tile(np.array(self.names)[devices], TICKS), ts=block.ts[:, devices].ravel())
+            )
+        return pd.concat(parts, ignore_index=True)

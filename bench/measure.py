@@ -1,0 +1,113 @@
+"""One runner doing the job once: how long it takes and what it uses."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.arena import PARTITIONS, Arena
+from bench.process import Process, usage
+from bench.runners.base import Runner
+from stream.kafka import consumer, ensure_topics
+
+START_S = 60.0
+STALL_S = 120.0
+"""Longest wait for the next window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """From the moment a runner holds its partitions until its last window is committed."""
+
+    readings: int
+    windows: int
+    seconds: float
+    startup_s: float
+    """From starting its process until it holds its partitions; not in ``seconds``."""
+    cpu_s: float
+    """Of the runner's process."""
+    kafka_cpu_s: float | None
+    peak_mb: float
+
+    @property
+    def rate(self) -> float:
+        """Readings a second."""
+        return self.readings / self.seconds
+
+    def per_million(self, seconds: float) -> float:
+        """Seconds for each million readings."""
+        return seconds / self.readings * 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    at: float
+    cpu_s: float
+    kafka_cpu_s: float | None
+    peak_mb: float
+
+
+def measure(runner: Runner, arena: Arena) -> Run:
+    """Let ``runner`` do the job, its output topics empty and the readings topic full.
+
+    Raises:
+        UnavailableError: it ended before it was done, or stopped making progress.
+    """
+    arena.clear()
+    ensure_topics(arena.broker, arena.topics, partitions=PARTITIONS)
+    started = time.monotonic()
+    log = arena.folder / f"{runner.name}.log"
+    with _scores(arena) as reader, Process(runner.module(arena), log) as process:
+        process.hear(runner.begins, START_S)
+        before = _mark(process, arena)
+        windows = 0
+        if runner.ends:
+            process.hear(runner.ends, STALL_S)
+        else:
+            windows = _await(reader, process, arena.job.results)
+        after = _mark(process, arena)
+    return _run(arena.job.readings, windows, before.at - started, (before, after))
+
+
+def _run(readings: int, windows: int, startup_s: float, marks: tuple[_Mark, _Mark]) -> Run:
+    before, after = marks
+    kafka = None
+    if before.kafka_cpu_s is not None and after.kafka_cpu_s is not None:
+        kafka = after.kafka_cpu_s - before.kafka_cpu_s
+    return Run(
+        readings, windows, after.at - before.at, startup_s, after.cpu_s - before.cpu_s, kafka, after.peak_mb
+    )  # fmt: skip
+
+
+def _mark(process: Process, arena: Arena) -> _Mark:
+    at, used = time.monotonic(), process.usage()
+    kafka = usage(arena.kafka_pid).cpu_s if arena.kafka_pid else None
+    return _Mark(at, used.cpu_s, kafka, used.peak_mb)
+
+
+@contextmanager
+def _scores(arena: Arena) -> Iterator[Consumer]:
+    """A reader that sees windows once they are committed."""
+    reader = consumer(arena.broker, "bench-scores", fetch_wait_max_ms=20)
+    try:
+        reader.assign([TopicPartition(arena.topics.scores, number, 0) for number in range(PARTITIONS)])
+        yield reader
+    finally:
+        reader.close()
+
+
+def _await(reader: Consumer, process: Process, wanted: int) -> int:
+    """Count committed windows until there are as many as wanted."""
+    count = 0
+
+    def more() -> bool:
+        nonlocal count
+        arrived = sum(message.error() is None for message in reader.consume(10_000, 0.02))
+        count += arrived
+        return arrived > 0
+
+    while count < wanted:
+        process.wait(more, STALL_S)
+    return count

@@ -1,0 +1,94 @@
+"""What was measured, for people (a table) and for programs (one JSON object)."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.arena import Arena
+from bench.check import Check
+from bench.measure import Run
+from bench.runners.base import Runner
+
+Runs = Mapping[Runner, list[Run]]
+"""Every repetition of every runner."""
+
+
+def middle(runs: list[Run]) -> Run:
+    """The run of median speed; the slower one of two."""
+    return sorted(runs, key=lambda run: run.rate)[(len(runs) - 1) // 2]
+
+
+def document(runs: Runs, arena: Arena, check: Check, load: tuple[float, ...]) -> dict[str, Any]:
+    """The JSON object; ratios are ours divided by theirs."""
+    (ours, *_), found = runs, {runner: middle(own) for runner, own in runs.items()}
+    return {
+        **{runner.name: _facts(found[runner], own) for runner, own in runs.items()},
+        "ratios": {
+            runner.name: round(found[ours].rate / run.rate, 4) for runner, run in found.items() if runner is not ours
+        },
+        "job": asdict(arena.job) | {"readings": arena.job.readings},
+        "check": asdict(check),
+        "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version(), "kafka": arena.kafka},
+    }
+
+
+def _facts(run: Run, runs: list[Run]) -> dict[str, Any]:
+    kafka = None if run.kafka_cpu_s is None else round(run.per_million(run.kafka_cpu_s), 3)
+    return {
+        "readings_per_s": round(run.rate),
+        "cpu_s_per_million": round(run.per_million(run.cpu_s), 3),
+        "kafka_cpu_s_per_million": kafka,
+        "peak_mb": round(run.peak_mb, 1),
+        "windows": run.windows,
+        "startup_s": round(run.startup_s, 2),
+        "runs": [round(each.rate) for each in runs],
+    }
+
+
+def show(result: Mapping[str, Any], runs: Runs) -> None:
+    """Print the table, the check and the machine."""
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table("runner", title="readings from Kafka to scored windows in Kafka")
+    for heading in ("readings/s", "CPU s/M", "Kafka CPU s/M", "peak MB", "windows", "start s", "ours ÷ it"):
+        table.add_column(heading, justify="right")
+    for runner in runs:
+        table.add_row(runner.title, *_cells(result[runner.name]), _ratio(result["ratios"].get(runner.name)))
+    console.print(table)
+    job, check, machine = result["job"], result["check"], result["machine"]
+    spread = ", ".join(f"{runner.name} {_spread(own)}" for runner, own in runs.items())
+    console.print(
+        f"{job['readings']:,} readings of {job['devices']:,} devices x {job['metrics']} metrics; runs: {spread}\n"
+        f"check: {check['windows']:,} windows, each once, all scored; {check['sampled']:,} of them compared with "
+        f"pandas, worst relative difference {check['worst']:.1e}\n"
+        f"{machine['kafka']}, Python {machine['python']}, {machine['cores']} cores, "
+        f"load before the runs {machine['load'][0]:.1f}",
+        soft_wrap=True,
+    )
+
+
+def _cells(facts: Mapping[str, Any]) -> list[str]:
+    kafka = facts["kafka_cpu_s_per_million"]
+    return [
+        f"{facts['readings_per_s']:,}",
+        f"{facts['cpu_s_per_million']:.2f}",
+        "" if kafka is None else f"{kafka:.2f}",
+        f"{facts['peak_mb']:,.0f}",
+        f"{facts['windows']:,}" if facts["windows"] else "",
+        f"{facts['startup_s']:.1f}",
+    ]
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3f}"
+
+
+def _spread(runs: list[Run]) -> str:
+    rates = [run.rate for run in runs]
+    return f"{min(rates):,.0f} to {max(rates):,.0f}, median {median(rates):,.0f}"
