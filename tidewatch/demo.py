@@ -112,7 +112,7 @@ class Demo:
         """The fleet, starting on a window's edge, so far in the past that event time never passes the present."""
         size = settings.window.size_ms
         ahead = (self.scene.lasting_s or _CATCH_UP_S) * self.scene.speed * 1000
-        start = time.time_ns() // 1_000_000 - round(ahead) - self.scene.warm_windows * size
+        start = _now() - round(ahead) - self.scene.warm_windows * size
         return SensorFleet(self.scene.devices, seed=self.scene.seed, start=start // size * size).build()
 
     def _warm(self, simulated: Simulated, target: Target) -> Published:
@@ -148,10 +148,13 @@ class Demo:
         self.say(f"live, {self.scene.speed:g} times as fast as life; alerts as they come:")
         batches = self._dirty(self._faulty(simulated))
         with Reporter(self.stack.broker, self.in_force.settings.topics.names().alerts, self.say):
-            hurried = publish(batches, target, pace=Pace(speed=self.scene.speed), stop=lambda: (
-                watchman.enough() or simulated.now >= time.time_ns() // 1_000_000))  # fmt: skip
-            rest = publish(batches, target, pace=Pace(speed=1.0), stop=watchman.enough)
-        return replace(hurried, readings=hurried.readings + rest.readings)
+            hurried = publish(_until(batches, lambda: watchman.enough() or simulated.now >= _now()), target,
+                              pace=Pace(speed=self.scene.speed))  # fmt: skip
+            natural = publish(_until(batches, watchman.enough), target, pace=Pace(speed=1.0))
+            # half a window would look like half a device
+            left = -(simulated.now - simulated.spec.start) % self.in_force.settings.window.size_ms
+            edge = publish(islice(batches, left // simulated.spec.interval_ms), target)
+        return replace(hurried, readings=hurried.readings + natural.readings + edge.readings)
 
     def _faulty(self, simulated: Simulated) -> Iterator[Batch]:
         """Live batches; random faults are scheduled a little ahead, every kind in turn, and noted as truth."""
@@ -304,6 +307,16 @@ WHERE state = 'scored' AND epoch_ms(window_start) >= $live AND NOT EXISTS (
         AND f.until > epoch_ms(p.window_start)
 )
 """
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _until(batches: Iterator[Batch], over: Callable[[], bool]) -> Iterator[Batch]:
+    """Batches, each of them whole, until it is over."""
+    while not over():
+        yield next(batches)
 
 
 def _windows(folder: Path) -> int:

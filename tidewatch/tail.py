@@ -13,10 +13,10 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from scorers.errors import UnavailableError
 from stream.kafka import Broker, consumer, unreachable
+from tidewatch.servers import quiet_admin
 
 TIMEOUT_S = 10.0
 
@@ -49,8 +49,9 @@ def backlog(broker: Broker, group: str, topics: Sequence[str]) -> dict[Place, in
     wanted = [TopicPartition(*place) for place in last]
     if not wanted:
         return {}
+    admin = quiet_admin(broker)  # kept until the answer is there
     try:
-        asked = AdminClient(broker.config()).list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])
         (answer,) = (future.result(TIMEOUT_S) for future in asked.values())
     except KafkaException as error:
         raise unreachable(broker, error) from error

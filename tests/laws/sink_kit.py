@@ -90,10 +90,11 @@ class RedisStore(Store):
     """A database."""
 
     connect: Callable[[], "redis.Redis"]
+    prefix: str = "tw"
 
     def open(self) -> Sink:
         """A sink with a short memory."""
-        return RedisSink(RedisSpec("redis://", history=3, alerts=4), TOPICS, client=self.connect())
+        return RedisSink(RedisSpec("redis://", self.prefix, history=3, alerts=4), TOPICS, client=self.connect())
 
     def content(self) -> Any:
         """Every key's value; streams without their ids, which are arrival times."""
@@ -104,7 +105,8 @@ class RedisStore(Store):
             b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
             b"stream": lambda key: [fields for _, fields in client.xrange(key)],
         }
-        return {key: read[client.type(key)](key) for key in client.scan_iter()}
+        keys = {key.removeprefix(self.prefix.encode()): key for key in client.scan_iter(f"{self.prefix}:*")}
+        return {name: read[client.type(key)](key) for name, key in keys.items()}
 
 
 @contextmanager

@@ -50,7 +50,8 @@ def line(alert: Alert) -> str:
     """One alert for a person: when, what, who, how odd, and why."""
     at = datetime.fromtimestamp(alert.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     colour = _COLOURS[alert.state]
-    why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in alert.contributors[:2])
+    causes = alert.contributors[:2] if alert.state == "firing" else []
+    why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
     return f"{at}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
 
 
