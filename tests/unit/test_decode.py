@@ -1,0 +1,260 @@
+"""Bytes to readings: every reason a record is refused for, and nothing ever lost or raised."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stream.contracts import Reason
+from stream.decode import (
+    EARLIEST,
+    LARGEST,
+    LATEST,
+    Decoded,
+    Limits,
+    Parse,
+    decode,
+    epoch_ms,
+    read_fast,
+    read_patiently,
+)
+from stream.records import Records
+
+NOW = 1_700_000_000_000
+LIMITS = Limits(max_bytes=300, max_metrics=3, max_name=12)
+GOOD = b'{"device_id": "a", "ts": 1700000000000, "values": {"x": 1.5}}'
+
+
+def records(*values: bytes | None, at: int = NOW) -> Records:
+    count = len(values)
+    return Records("t", 0, np.arange(count), np.full(count, at), [None] * count, list(values), [()] * count)
+
+
+def read(*values: bytes | None) -> Decoded:
+    return decode(records(*values), LIMITS, read_fast, read_patiently)
+
+
+def reasons(decoded: Decoded) -> list[tuple[int, Reason]]:
+    return sorted((reject.row, reject.reason) for reject in decoded.rejects)
+
+
+def readings(decoded: Decoded) -> list[tuple[int, str, int, dict[str, float]]]:
+    """(row, device, ts, values) of what was accepted."""
+    found = []
+    for at, device in enumerate(decoded.device):
+        names = decoded.shapes[decoded.shape[at]]
+        values = decoded.flat[decoded.start[at] :][: len(names)].tolist()
+        found.append((int(decoded.row[at]), device, int(decoded.ts[at]), dict(zip(names, values, strict=True))))
+    return found
+
+
+def wide(**fields: Any) -> bytes:
+    whole = {"device_id": "a", "ts": NOW, "values": {"x": 1.0}} | fields
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def narrow(**fields: Any) -> bytes:
+    whole = {"TS": "2023-11-14T22:13:20Z", "Device": 1, "Sensor": 5, "Value": 100.2} | fields
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+REFUSED: list[tuple[bytes | None, Reason]] = [
+    (None, Reason.EMPTY),
+    (b"", Reason.EMPTY),
+    (wide(note="x" * 300), Reason.TOO_LARGE),
+    (b"junk", Reason.MALFORMED),
+    (b"\xff\xfe", Reason.MALFORMED),
+    (b"[" * 300, Reason.MALFORMED),
+    (GOOD + b"}", Reason.MALFORMED),
+    (GOOD[:-1], Reason.MALFORMED),
+    (b"null", Reason.MALFORMED),
+    (b'"a"', Reason.MALFORMED),
+    (b"[1]", Reason.MALFORMED),
+    (b"{}", Reason.MISSING_FIELD),
+    (wide(device_id=...), Reason.MISSING_FIELD),
+    (wide(device_id=None), Reason.MISSING_FIELD),
+    (wide(ts=...), Reason.MISSING_FIELD),
+    (wide(values=...), Reason.MISSING_FIELD),
+    (narrow(Device=...), Reason.MISSING_FIELD),
+    (narrow(Sensor=...), Reason.MISSING_FIELD),
+    (narrow(TS=...), Reason.MISSING_FIELD),
+    (narrow(Value=...), Reason.MISSING_FIELD),
+    (wide(device_id=7), Reason.WRONG_TYPE),
+    (wide(device_id=""), Reason.WRONG_TYPE),
+    (wide(device_id="x" * 13), Reason.WRONG_TYPE),
+    (wide(values=[1]), Reason.WRONG_TYPE),
+    (wide(values={"x": "1"}), Reason.WRONG_TYPE),
+    (wide(values={"x": True}), Reason.WRONG_TYPE),
+    (wide(values={"x": {"y": 1}}), Reason.WRONG_TYPE),
+    (wide(values={"": 1}), Reason.WRONG_TYPE),
+    (wide(values={"x" * 13: 1}), Reason.WRONG_TYPE),
+    (narrow(Device=1.5), Reason.WRONG_TYPE),
+    (narrow(Sensor=True), Reason.WRONG_TYPE),
+    (narrow(Value="1"), Reason.WRONG_TYPE),
+    (wide(values={"x": float("nan")}), Reason.NOT_FINITE),
+    (wide(values={"x": float("inf")}), Reason.NOT_FINITE),
+    (GOOD.replace(b"1.5", b"1e999"), Reason.NOT_FINITE),
+    (wide(values={"x": 1, "y": -1.1e100}), Reason.NOT_FINITE),
+    (wide(values={"x": 10**120}), Reason.NOT_FINITE),
+    (wide(values={}), Reason.NO_VALUES),
+    (wide(values={"x": None}), Reason.NO_VALUES),
+    (wide(values=dict.fromkeys("xyzw", 1)), Reason.TOO_MANY_METRICS),
+    (wide(ts=EARLIEST - 1), Reason.BAD_TIMESTAMP),
+    (wide(ts=LATEST), Reason.BAD_TIMESTAMP),
+    (wide(ts=NOW // 1000), Reason.BAD_TIMESTAMP),
+    (wide(ts=-1), Reason.BAD_TIMESTAMP),
+    (wide(ts=10**30), Reason.BAD_TIMESTAMP),
+    (wide(ts=NOW + 0.5), Reason.BAD_TIMESTAMP),
+    (wide(ts=True), Reason.BAD_TIMESTAMP),
+    (wide(ts=[NOW]), Reason.BAD_TIMESTAMP),
+    (wide(ts="yesterday"), Reason.BAD_TIMESTAMP),
+    (wide(ts="2023-11-14T22:13:20"), Reason.BAD_TIMESTAMP),
+    (narrow(TS="2023-11-14"), Reason.BAD_TIMESTAMP),
+    (wide(ts=NOW + LIMITS.max_ahead_ms + 1), Reason.FUTURE),
+]
+
+
+@pytest.mark.parametrize(("value", "reason"), REFUSED, ids=lambda case: str(case)[:60])
+def test_a_bad_record_costs_nobody_but_itself(value: bytes | None, reason: Reason) -> None:
+    decoded = read(GOOD, value, GOOD)
+
+    assert reasons(decoded) == [(1, reason)]
+    assert readings(decoded) == [(0, "a", NOW, {"x": 1.5}), (2, "a", NOW, {"x": 1.5})]
+
+
+def test_every_reason_of_decoding_is_tried() -> None:
+    later = {Reason.LATE, Reason.DUPLICATE}
+
+    assert {reason for _, reason in REFUSED} == set(Reason) - later
+
+
+@pytest.mark.parametrize(("value", "reason"), REFUSED, ids=lambda case: str(case)[:60])
+def test_a_bad_record_alone_is_refused_too(value: bytes | None, reason: Reason) -> None:
+    decoded = read(value)
+
+    assert reasons(decoded) == [(0, reason)]
+    assert len(decoded) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "reading"),
+    [
+        (wide(), ("a", NOW, {"x": 1.0})),
+        (wide(ts=float(NOW)), ("a", NOW, {"x": 1.0})),
+        (wide(ts="2023-11-14T22:13:20Z"), ("a", NOW, {"x": 1.0})),
+        (wide(ts="2023-11-14T23:13:20.0019+01:00"), ("a", NOW + 1, {"x": 1.0})),
+        (wide(ts="1999-12-31T23:59:59.999Z"), ("a", 946_684_799_999, {"x": 1.0})),
+        (wide(ts=EARLIEST), ("a", EARLIEST, {"x": 1.0})),
+        (wide(ts=NOW + LIMITS.max_ahead_ms), ("a", NOW + LIMITS.max_ahead_ms, {"x": 1.0})),
+        (wide(values={"x": 1, "y": None}), ("a", NOW, {"x": 1.0})),
+        (wide(values={"x": LARGEST}), ("a", NOW, {"x": LARGEST})),
+        (wide(site="north", values={"ü": -0.0}), ("a", NOW, {"ü": -0.0})),
+        (narrow(), ("1", NOW, {"5": 100.2})),
+        (narrow(Device="pump", Sensor="t", TS=NOW), ("pump", NOW, {"t": 100.2})),
+    ],
+    ids=lambda case: str(case)[:60],
+)
+def test_what_the_contract_allows_is_read(value: bytes, reading: tuple[str, int, dict[str, float]]) -> None:
+    alone, beside_junk = read(value), read(value, b"junk")
+
+    assert readings(alone) == readings(beside_junk) == [(0, *reading)]
+
+
+def test_a_reject_says_which_field_is_wrong() -> None:
+    (reject,) = read(wide(values={"x": 1, "y": "warm"})).rejects
+
+    assert reject.detail == "values.y must be a number, not str"
+
+
+def test_an_empty_batch_is_nothing() -> None:
+    decoded = read()
+
+    assert (len(decoded), decoded.rejects) == (0, [])
+
+
+# --- whatever comes ----------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+STAMPS = st.one_of(
+    st.integers(EARLIEST - 2, LATEST + 2),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["2023-11-14T22:13:20Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2023-W46-2"]),
+    JSON,
+)
+VALUES = st.dictionaries(st.text(max_size=14), st.floats() | st.integers() | JSON, max_size=5)
+OBJECTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "device_id": st.text(max_size=14) | JSON,
+        "ts": STAMPS,
+        "values": VALUES | JSON,
+        "TS": STAMPS,
+        "Device": st.integers() | JSON,
+        "Sensor": st.integers() | JSON,
+        "Value": st.floats() | JSON,
+    },
+)
+
+
+def outcome(parse: Parse, value: bytes) -> tuple[str, int, dict[str, float]] | None:
+    """What one path reads, None where it refuses."""
+    try:
+        reading = parse(value)
+        return reading.device_id, epoch_ms(reading.ts), reading.values
+    except ValueError:  # what msgspec and we raise
+        return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(record=OBJECTS | JSON)
+@example(record={"device_id": "a", "ts": 2**63, "values": {"x": 1}})
+@example(record={"device_id": "a", "ts": 2**70, "values": {"x": 1}})
+def test_what_the_fast_path_reads_the_patient_one_reads_alike(record: Any) -> None:
+    value = json.dumps(record).encode()
+    fast, patient = outcome(read_fast, value), outcome(read_patiently, value)
+
+    assert fast is None or fast == patient
+
+
+def test_the_fast_path_is_not_idle() -> None:
+    assert outcome(read_fast, GOOD) == ("a", NOW, {"x": 1.5})
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.binary(max_size=60),
+    (OBJECTS | JSON).map(lambda record: json.dumps(record).encode()),
+    (OBJECTS | JSON).map(lambda record: json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass")),
+    st.just(GOOD),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(values=st.lists(ANYTHING, max_size=8))
+def test_every_record_is_read_or_refused_whatever_it_holds(values: Sequence[bytes | None]) -> None:
+    decoded = read(*values)
+    rows = [*decoded.row.tolist(), *(reject.row for reject in decoded.rejects)]
+
+    assert sorted(rows) == list(range(len(values)))
+    assert np.isfinite(decoded.flat).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=st.lists(ANYTHING, max_size=8))
+def test_the_company_a_record_comes_in_does_not_matter(values: Sequence[bytes | None]) -> None:
+    together = read(*values)
+    alone = [read(value) for value in values]
+
+    assert [reading[1:] for reading in readings(together)] == [
+        reading[1:] for one in alone for reading in readings(one)
+    ]
+    assert reasons(together) == [(row, one.rejects[0].reason) for row, one in enumerate(alone) if one.rejects]
