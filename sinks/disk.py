@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,6 +45,14 @@ class Disk:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait for an exclusive lock, and hold it for the length of the block."""
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def lock(path: Path) -> int | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    _tidewatch.json                      where the records come from
+    _tidewatch.json, _tidewatch.lock     where the records come from
     _tmp/<topic>-<partition>-<range>/    files being written; worthless after a crash
     _log/<topic>-<partition>-<range>/    a range that counts; holds the files not yet in their place
     predictions/date=2026-11-21/<topic>-<partition>-<range>.parquet
@@ -22,7 +22,7 @@ import msgspec
 
 from scorers.errors import ConfigError, UnavailableError
 from sinks.base import Origin, Source
-from sinks.disk import Disk, lock
+from sinks.disk import Disk, alone, lock
 
 Content = Callable[[BinaryIO], object]
 """Writes one file."""
@@ -68,10 +68,12 @@ class Ledger:
         Raises:
             ConfigError: it holds something else.
         """
-        if self._origin.is_file():
-            self._check(origin)
-        else:
-            self._found(origin, tables)
+        self._disk.make(self.folder)
+        with alone(self.folder / "_tidewatch.lock"):  # two sinks may begin at once
+            if self._origin.is_file():
+                self._check(origin)
+            else:
+                self._found(origin, tables)
 
     def own(self, source: Source) -> int:
         """Lock a source and finish what its last owner began; the offset to go on at.
@@ -118,7 +120,7 @@ class Ledger:
             )
         for folder in (*(self.folder / name for name in tables), self._staged, self._committed):
             self._disk.make(folder)
-        draft = self._staged / f"origin-{os.getpid()}"
+        draft = self._staged / "origin"
         self._disk.write(draft, lambda file: file.write(msgspec.json.encode(origin)))
         self._disk.move(draft, self._origin)
         self._disk.sync(self.folder)
