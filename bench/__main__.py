@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 
 from bench import report
-from bench.arena import Arena, arena, console
+from bench.arena import Arena
 from bench.check import Check, check
 from bench.job import Job
 from bench.measure import Run, measure
 from bench.runners import RUNNERS
 from bench.runners.base import Runner
+from bench.setup import arena, console
 from scorers.errors import TidewatchError
 from tidewatch.console import emit
 
-QUICK_READINGS, READINGS = 600_000, 2_000_000
+QUICK_READINGS, READINGS = 1_000_000, 2_000_000
 QUICK_RUNS, RUNS = 1, 3
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -9,8 +9,9 @@ import pandas as pd
 from confluent_kafka import TopicPartition
 
 from bench.arena import Arena
-from bench.job import SIZE_MS, Job
+from bench.job import SIZE_MS, TICKS, Job
 from scorers.errors import ModelError
+from scorers.statistics import Ints
 from stream.contracts import Score
 from stream.kafka import consumer
 from tidewatch.tail import ends
@@ -91,10 +92,20 @@ def _found(sample: list[Score]) -> pd.DataFrame:
     )
 
 
-def _expected(job: Job, devices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pd.DataFrame:
-    long = job.frame(devices).melt(["device", "ts"], var_name="metric").sort_values("ts", kind="stable")
+def _expected(job: Job, devices: Ints) -> pd.DataFrame:
+    long = _readings(job, devices).melt(["device", "ts"], var_name="metric").sort_values("ts", kind="stable")
     long["window"] = long["ts"] // SIZE_MS * SIZE_MS
     return long.groupby(["device", "window", "metric"])["value"].agg(list(STATISTICS))
+
+
+def _readings(job: Job, devices: Ints) -> pd.DataFrame:
+    """The readings of some devices: device, ts, a column a metric."""
+    names, parts = np.array(job.names)[devices], []
+    for window in range(job.windows):
+        block = job.block(window)
+        part = pd.DataFrame(block.cube[:, devices].reshape(-1, job.metrics), columns=job.metric_names)
+        parts.append(part.assign(device=np.tile(names, TICKS), ts=block.ts[:, devices].ravel()))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _worst(found: pd.DataFrame, expected: pd.DataFrame) -> float:

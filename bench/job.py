@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from producers.batch import Batch, ReadingEncoder
 from producers.publish import Published, Target, publish, punctuate
@@ -102,14 +101,3 @@ class Job:
         published = publish(self.batches(), target)
         punctuate(target, self.end)
         return published
-
-    def frame(self, devices: Ints) -> pd.DataFrame:
-        """The readings of some devices: device id, ts, a column a metric."""
-        parts = []
-        for window in range(self.windows):
-            block = self.block(window)
-            part = pd.DataFrame(block.cube[:, devices].reshape(-1, self.metrics), columns=self.metric_names)
-            parts.append(
-                part.assign(device=np.tile(np.array(self.names)[devices], TICKS), ts=block.ts[:, devices].ravel())
-            )
-        return pd.concat(parts, ignore_index=True)

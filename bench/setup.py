@@ -1,0 +1,77 @@
+"""The arena set up for a job, and all of it gone afterwards."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import fleet
+from bench.arena import PARTITIONS, Arena
+from bench.job import Job
+from bench.process import PROJECT, named
+from producers.publish import Target
+from scorers.errors import ConfigError
+from stream.kafka import ensure_topics
+from tidewatch.servers import KafkaServer
+from tidewatch.settings import load
+
+_JARS = PROJECT / "tests" / "live" / "kafka" / "target" / "jars"
+
+console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
+    """Everything set up and the topic loaded; with ``keep`` the folder with data and logs stays."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(keep=keep))
+        built = stack.enter_context(_broker(job, folder))
+        stack.callback(built.clear, everything=True)
+        ensure_topics(built.broker, built.topics, partitions=PARTITIONS)
+        began = time.monotonic()
+        fleet.train(job, built.fleet)
+        console.print(f"trained {job.devices:,} models in {time.monotonic() - began:.1f} s")
+        published = job.load(Target(built.broker, built.topics.readings))
+        console.print(
+            f"loaded {published.readings:,} readings ({published.bytes / 2**20:,.0f} MB) in {published.seconds:.1f} s"
+        )
+        yield built
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="tidewatch-bench-"))
+    try:
+        yield folder
+    finally:
+        if keep:
+            console.print(f"kept {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _broker(job: Job, folder: Path) -> Iterator[Arena]:
+    """The configured broker, or one of our own."""
+    in_force, prefix = load(), f"bench-{uuid.uuid4().hex[:8]}."
+    if in_force.configured("kafka.bootstrap"):
+        broker = in_force.settings.kafka.broker()
+        yield Arena(job, broker, prefix, folder, f"Kafka at {broker.bootstrap}", None)
+        return
+    _resolve()
+    with KafkaServer(_JARS, folder / "kafka") as server:
+        yield Arena(job, server.broker, prefix, folder, f"Apache Kafka {server.version}", named("kafka.Kafka"))
+
+
+def _resolve() -> None:
+    done = subprocess.run([PROJECT / "scripts" / "kafka-jars"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(
+            f"Kafka's jars cannot be had ({done.stderr.strip()}); install Maven, or set TIDEWATCH_KAFKA to a broker."
+        )
