@@ -8,6 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -55,9 +56,9 @@ def _facts(run: Run, runs: list[Run]) -> dict[str, Any]:
 def show(result: Mapping[str, Any], runs: Runs) -> None:
     """Print the table, the check and the machine."""
     console = Console(file=sys.stdout, highlight=False)
-    table = Table("", title="from JSON readings in Kafka to scored windows in Kafka")
+    table = Table("runner", title="from JSON readings in Kafka to scored windows in Kafka", box=SIMPLE)
     for heading in ("readings/s", "CPU s/M", "Kafka s/M", "peak MB", "windows", "ours ÷ it"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for runner in runs:
         table.add_row(runner.title, *_cells(result[runner.name]), _ratio(result["ratios"].get(runner.name)))
     console.print(table)

@@ -12,7 +12,7 @@ class Runner:
 
     name: str
     title: str
-    """What it is and does, for the table."""
+    """For the table."""
     module: Callable[[Arena], list[str]]
     """The Python module to run, and its arguments."""
     begins: str

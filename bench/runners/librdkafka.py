@@ -9,4 +9,4 @@ def _module(arena: Arena) -> list[str]:
     return ["bench.peers.librdkafka", arena.broker.bootstrap, arena.topics.readings]
 
 
-RUNNER = Runner("librdkafka", "librdkafka, values only", _module, BEGINS, ENDS)
+RUNNER = Runner("librdkafka", "bare librdkafka", _module, BEGINS, ENDS)

@@ -17,4 +17,4 @@ def _module(arena: Arena) -> list[str]:
     return ["tidewatch", "--kafka", arena.broker.bootstrap, *flags, "worker", "--log", "INFO"]
 
 
-RUNNER = Runner("ours", "Tidewatch, exactly once", _module, begins="took over")
+RUNNER = Runner("ours", "Tidewatch", _module, begins="took over")
