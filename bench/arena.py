@@ -47,7 +47,8 @@ class Arena:
         doomed = [name for name in self.topics.names() if everything or name != self.topics.readings]
         admin = AdminClient(self.broker.config())
         present = admin.list_topics(timeout=10).topics
-        for future in admin.delete_topics([name for name in doomed if name in present]).values() if present else ():
+        there = [name for name in doomed if name in present]
+        for future in admin.delete_topics(there).values() if there else ():
             future.result(_DELETION_S)
         deadline = time.monotonic() + _DELETION_S
         while set(doomed) & set(admin.list_topics(timeout=10).topics):

@@ -32,7 +32,6 @@ def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(keep=keep))
         built = stack.enter_context(_broker(job, folder))
-        stack.callback(built.clear, everything=True)
         ensure_topics(built.broker, built.topics, partitions=PARTITIONS)
         began = time.monotonic()
         fleet.train(job, built.fleet)
@@ -62,7 +61,11 @@ def _broker(job: Job, folder: Path) -> Iterator[Arena]:
     in_force, prefix = load(), f"bench-{uuid.uuid4().hex[:8]}."
     if in_force.configured("kafka.bootstrap"):
         broker = in_force.settings.kafka.broker()
-        yield Arena(job, broker, prefix, folder, f"Kafka at {broker.bootstrap}", None)
+        guest = Arena(job, broker, prefix, folder, f"Kafka at {broker.bootstrap}", None)
+        try:
+            yield guest
+        finally:
+            guest.clear(everything=True)
         return
     _resolve()
     with KafkaServer(_JARS, folder / "kafka") as server:
