@@ -31,14 +31,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def part(self, first: int, last: int) -> "Batch":
-        """Records ``first`` to ``last - 1``, counted from 0."""
-        return Batch(self.source, self.offsets[first:last], self.values[first:last])
-
     def since(self, offset: int) -> "Batch":
         """The records at ``offset`` and after it."""
         first = bisect_left(self.offsets, offset)
-        return self.part(first, len(self)) if first else self
+        return Batch(self.source, self.offsets[first:], self.values[first:]) if first else self
 
 
 @dataclass(slots=True)

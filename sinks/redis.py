@@ -2,7 +2,7 @@
 
 ====================================  ======================================================================
 ``<prefix>:device:<id>``              hash: newest window and verdict (``summary.latest``); expires
-``<prefix>:stats:<id>``               hash: statistics of the newest window, and rolling (``summary.statistics``)
+``<prefix>:stats:<id>``               hash: metric to JSON of its newest window, and rolling (``summary.Metric``)
 ``<prefix>:history:<id>``             stream: the last windows (``summary.history``), exactly ``history`` of them
 ``<prefix>:oddest``                   sorted set: device by severity of its newest window; scored devices only
 ``<prefix>:devices``                  sorted set: device by the epoch second it was last heard of
@@ -37,8 +37,6 @@ from stream.contracts import Alert, Score, Topics
 
 log = logging.getLogger(__name__)
 
-TRANSACTION = 1000
-"""Records applied at once; Redis answers nobody else meanwhile."""
 PRUNE_S = 10.0
 """So often devices that expired leave the ranking."""
 TIMEOUT_S = 10.0
@@ -133,8 +131,7 @@ class RedisSink:
         with self._redis_errors():
             while self._pending:
                 batch = self._pending[0]
-                for first in range(0, len(batch), TRANSACTION):
-                    self._apply(batch.part(first, first + TRANSACTION), now)
+                self._apply(batch, now)
                 moved[batch.source] = self._durable[batch.source]
                 del self._pending[0]
             if force or not 0 <= now - self._pruned < PRUNE_S:
@@ -161,10 +158,7 @@ class RedisSink:
     def _claim(self) -> None:
         key = self._key("origin")
         self._client.set(key, msgspec.json.encode(self._origin), nx=True)
-        try:
-            held = msgspec.json.decode(self._client.get(key), type=Origin)
-        except msgspec.DecodeError as error:
-            raise ConfigError(f"{key} in Redis is not Tidewatch's ({error}); set another redis_sink.prefix.") from error
+        held = msgspec.json.decode(self._client.get(key), type=Origin)
         if not held.matches(self._origin):
             raise ConfigError(
                 f"Redis holds {held} under {self._spec.prefix!r}, not {self._origin}; "
@@ -213,9 +207,8 @@ class RedisSink:
         if not windows:
             return
         for (device, seen), held in zip(windows.items(), self._statistics(list(windows)), strict=True):
-            rolling = summary.roll(summary.rolling_of(held), (score.metrics for score in seen), self._keep)
-            self._stage_hash(pipe, self._key("device", device), summary.latest(seen[-1]))
-            self._stage_hash(pipe, self._key("stats", device), summary.statistics(seen[-1], rolling))
+            self._stage_latest(pipe, self._key("device", device), seen[-1])
+            self._stage_statistics(pipe, self._key("stats", device), summary.statistics(held, seen, self._keep))
             self._stage_history(pipe, self._key("history", device), seen)
         self._stage_ranking(pipe, [seen[-1] for seen in windows.values()])
         pipe.zadd(self._key("devices"), dict.fromkeys(windows, now))
@@ -228,11 +221,17 @@ class RedisSink:
             held: list[dict[bytes, bytes]] = reader.execute()
         return held
 
-    def _stage_hash(self, pipe: Any, key: str, fields: summary.Fields) -> None:
-        """Replace a hash, for what is null now must not stay."""
-        pipe.delete(key)
-        if fields:
-            pipe.hset(key, mapping=fields)
+    def _stage_latest(self, pipe: Any, key: str, score: Score) -> None:
+        fields = summary.latest(score)
+        absent = [name for name in summary.VERDICT if name not in fields]
+        if absent:
+            pipe.hdel(key, *absent)
+        pipe.hset(key, mapping=fields)
+        pipe.expire(key, self._spec.expire_s)
+
+    def _stage_statistics(self, pipe: Any, key: str, metrics: dict[str, bytes]) -> None:
+        if metrics:
+            pipe.hset(key, mapping=metrics)
             pipe.expire(key, self._spec.expire_s)
 
     def _stage_history(self, pipe: Any, key: str, scores: Sequence[Score]) -> None:
@@ -264,9 +263,14 @@ class RedisSink:
             yield
         except WatchError as error:
             raise OvertakenError("Another sink moved a partition in Redis meanwhile; resuming there.") from error
+        except msgspec.DecodeError as error:
+            raise self._foreign(error) from error
         except RedisError as error:
             if "WRONGTYPE" in str(error):
-                raise ConfigError(
-                    f"Keys under {self._spec.prefix!r} in Redis are not Tidewatch's ({error}); set redis_sink.prefix."
-                ) from error
+                raise self._foreign(error) from error
             raise UnavailableError(f"Redis does not answer ({error}); start it, or set TIDEWATCH_REDIS.") from error
+
+    def _foreign(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"Keys under {self._spec.prefix!r} in Redis are not Tidewatch's ({error}); set another redis_sink.prefix."
+        )

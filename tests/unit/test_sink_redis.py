@@ -1,6 +1,6 @@
 """Redis shows how things are now, and moves only forward."""
 
-import math
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,11 @@ import pytest
 import redis
 
 from scorers.errors import ConfigError, UnavailableError
-from sinks import redis as module
-from sinks import summary
 from sinks.base import Batch, Origin, OvertakenError, Source
 from sinks.redis import RedisSink, RedisSpec
+from sinks.summary import Rolling
 from stream.contracts import Alert, MetricStatistics, Score
-from tests.laws.sink_kit import HOUR, NOON, NOW, ORIGIN, TOPICS, RedisStore, alert, encoded, feed, score
+from tests.laws.sink_kit import HOUR, NOON, NOW, ORIGIN, TOPICS, alert, encoded, score
 
 SCORES = Source(TOPICS.scores, 3)
 ALERTS = Source(TOPICS.alerts, 0)
@@ -78,12 +77,25 @@ def test_what_is_null_now_does_not_stay(server: fakeredis.FakeServer, client: An
 
 def test_statistics_are_of_the_newest_window_and_rolling(server: fakeredis.FakeServer, client: Any) -> None:
     put(started(server), SCORES, 0, score(value=1.0), score(value=4.0))
-    stats = client.hgetall("tw:stats:pump-1")
+    stats = {name: json.loads(value) for name, value in client.hgetall("tw:stats:pump-1").items()}
 
-    assert (stats["temperature.mean"], stats["temperature.min"], stats["load.sum"]) == ("4.0", "3.0", "7.5")
-    assert "load.std" not in stats
-    assert 1.0 < float(stats["temperature.rolling_mean"]) < 4.0
-    assert float(stats["temperature.rolling_count"]) == 60 + 60 * 0.5 ** (1 / 30)
+    assert stats["temperature"]["latest"] == {
+        "count": 60, "mean": 4.0, "std": 4.1, "min": 3.0, "max": 5.0, "last": 4.0,
+    }  # fmt: skip
+    assert (stats["load"]["latest"]["std"], stats["load"]["latest"]["sum"]) == (None, 7.5)
+    assert 1.0 < stats["temperature"]["rolling"]["mean"] < 4.0
+    assert stats["temperature"]["rolling"]["count"] == 60 + 60 * 0.5 ** (1 / 30)
+
+
+def test_a_metric_gone_from_the_newest_window_keeps_its_rolling_statistics(
+    server: fakeredis.FakeServer, client: Any
+) -> None:
+    less = msgspec.structs.replace(score(), metrics={"load": score().metrics["load"]})
+    put(started(server), SCORES, 0, score(), less)
+    stats = json.loads(client.hget("tw:stats:pump-1", "temperature"))
+
+    assert list(stats) == ["rolling"]
+    assert stats["rolling"]["count"] == 60
 
 
 def test_history_holds_exactly_the_last_windows(server: fakeredis.FakeServer, client: Any) -> None:
@@ -151,19 +163,6 @@ def test_alerts_are_published_once_each(server: fakeredis.FakeServer, client: An
     listener.close()
 
     assert [msgspec.json.decode(data)["state"] for data in heard] == ["firing", "resolved"]
-
-
-def test_a_long_batch_goes_in_several_transactions(
-    server: fakeredis.FakeServer, client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TRANSACTION", 2)
-    log = {SCORES: encoded([score(value=float(value)) for value in range(7)])}
-    sliced = feed(RedisStore(lambda: fakeredis.FakeRedis(server=server)), log)
-    monkeypatch.undo()
-    whole = fakeredis.FakeServer()
-
-    assert sliced == feed(RedisStore(lambda: fakeredis.FakeRedis(server=whole)), log)
-    assert client.get("tw:offsets:device.scores/3") == "7"
 
 
 def test_a_zombie_changes_nothing(server: fakeredis.FakeServer, client: Any) -> None:
@@ -243,13 +242,14 @@ def test_a_prefix_of_another_origin_is_refused(server: fakeredis.FakeServer) -> 
         other.bind(Origin("cluster-2", ORIGIN.topics))
 
 
-@pytest.mark.parametrize(("key", "match"), [("tw:origin", "not Tidewatch's"), ("tw:device:pump-1", "not Tidewatch's")])
-def test_foreign_keys_under_the_prefix_are_named(
-    server: fakeredis.FakeServer, client: Any, key: str, match: str
-) -> None:
-    client.set("tw:history:pump-1" if key != "tw:origin" else key, "something else")
+@pytest.mark.parametrize("key", ["tw:origin", "tw:history:pump-1", "tw:stats:pump-1"])
+def test_foreign_keys_under_the_prefix_are_named(server: fakeredis.FakeServer, client: Any, key: str) -> None:
+    if key == "tw:stats:pump-1":
+        client.hset(key, "temperature", "something else")
+    else:
+        client.set(key, "something else")
 
-    with pytest.raises(ConfigError, match=match):
+    with pytest.raises(ConfigError, match=r"under 'tw' in Redis are not Tidewatch's.*set another redis_sink\.prefix"):
         put(started(server), SCORES, 0, score())
 
 
@@ -277,17 +277,19 @@ def test_the_password_is_not_shown() -> None:
     assert "secret" not in repr(RedisSpec("redis://:secret@localhost"))
 
 
-def windows(values: list[np.ndarray[Any, np.dtype[np.float64]]]) -> list[dict[str, MetricStatistics]]:
-    return [
-        {"m": MetricStatistics(len(x), x.mean(), x.std(ddof=1) if len(x) > 1 else None, x.min(), x.max(), x[-1])}
-        for x in values
-    ]
+def rolled(values: list[np.ndarray[Any, np.dtype[np.float64]]], *, keep: float) -> Rolling:
+    """The rolling statistics of windows with these readings."""
+    state = Rolling()
+    for x in values:
+        std = x.std(ddof=1) if len(x) > 1 else None
+        state = state.merge(MetricStatistics(len(x), x.mean(), std, x.min(), x.max(), x[-1]), keep)
+    return state
 
 
 def test_without_forgetting_rolling_statistics_are_those_of_all_readings() -> None:
     rng = np.random.default_rng(1)
     values = [rng.normal(50, 3, size) for size in (40, 1, 7, 300)]
-    state = summary.roll({}, windows(values), keep=1.0)["m"]
+    state = rolled(values, keep=1.0)
     whole = np.concatenate(values)
 
     assert (state.count, state.mean, state.std) == pytest.approx((348, whole.mean(), whole.std(ddof=1)), rel=1e-12)
@@ -297,7 +299,7 @@ def test_rolling_statistics_are_weighted_by_age() -> None:
     rng = np.random.default_rng(2)
     values = [rng.normal(mean, 3, 20) for mean in (10, 20, 30)]
     weights = np.repeat([0.25, 0.5, 1.0], 20)
-    state = summary.roll({}, windows(values), keep=0.5)["m"]
+    state = rolled(values, keep=0.5)
     mean = np.average(np.concatenate(values), weights=weights)
     variance = np.average((np.concatenate(values) - mean) ** 2, weights=weights)
 
@@ -305,31 +307,14 @@ def test_rolling_statistics_are_weighted_by_age() -> None:
     assert state.m2 == pytest.approx(variance * weights.sum(), rel=1e-12)
 
 
-def test_rolling_statistics_survive_redis_to_the_last_bit() -> None:
-    state = summary.roll({}, [score(value=value).metrics for value in (0.1, 1 / 3, 2e-17)], keep=0.9)
-    fields = summary.statistics(score(), state)
-    returned = {name.encode(): repr(value).encode() for name, value in fields.items()}
+def test_a_window_without_readings_changes_nothing() -> None:
+    state = Rolling(3.0, 2.0, 1.0, 0.5)
 
-    assert summary.rolling_of(returned) == state
+    assert state.merge(MetricStatistics(0, 0.0, None, 0.0, 0.0, 0.0), 0.5) == state
 
 
-def test_a_metric_named_like_a_field_stays_apart() -> None:
-    metrics = {
-        "a": MetricStatistics(2, 1.0, 0.0, 1.0, 1.0, 1.0),
-        "a.rolling_m2": MetricStatistics(1, 9.0, None, 9, 9, 9),
-    }
-    state = summary.roll({}, [metrics], keep=0.9)
-    fields = summary.statistics(msgspec.structs.replace(score(), metrics=metrics), state)
+@pytest.mark.parametrize("mean", [1e308, -1e308, 1e200])
+def test_a_window_whose_squares_overflow_is_left_out(mean: float) -> None:
+    state = Rolling(3.0, 2.0, 1.0, 0.5)
 
-    assert set(summary.rolling_of({name.encode(): str(value).encode() for name, value in fields.items()})) == set(
-        metrics
-    )
-
-
-def test_enormous_values_break_nothing() -> None:
-    huge = {"m": MetricStatistics(2, 1e308, 1e308, -1e308, 1e308, 1e308)}
-    low = {"m": MetricStatistics(2, -1e308, 1e308, -1e308, 1e308, 1e308)}
-    state = summary.roll({}, [huge, low, huge], keep=0.9)["m"]
-
-    assert not math.isfinite(state.m2)
-    assert state.std is not None
+    assert state.merge(MetricStatistics(2, mean, 1e308, mean, mean, mean), 0.5) == state
