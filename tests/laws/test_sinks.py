@@ -31,10 +31,10 @@ def new_store(request: pytest.FixtureRequest) -> NewStore:
 def sink_classes() -> Iterator[type]:
     modules = [import_module(f"sinks.{module.name}") for module in pkgutil.iter_modules(sinks.__path__)]
     members = [member for module in modules for member in vars(module).values() if isinstance(member, type)]
-    return (member for member in members if issubclass_of_sink(member))
+    return (member for member in members if is_sink(member))
 
 
-def issubclass_of_sink(member: type) -> bool:
+def is_sink(member: type) -> bool:
     return member is not Sink and all(hasattr(member, name) for name in ("resume", "write", "flush", "release"))
 
 

@@ -21,7 +21,7 @@ from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.redis import RedisSink, RedisSpec
 from sinks.runner import RunSpec, origin, run
 from stream.contracts import Topics
-from stream.kafka import Broker, producer
+from stream.kafka import Broker, ensure_topics, producer
 from tests.laws.sink_kit import ParquetStore, RedisStore, Store, alert, encoded, score
 from tests.laws.test_sinks import (  # noqa: F401  # collected here once more, with the new_store below
     NewStore,
@@ -32,6 +32,7 @@ from tests.laws.test_sinks import (  # noqa: F401  # collected here once more, w
     test_foreign_bytes_are_counted_and_stop_nothing,
     test_what_is_not_flushed_is_read_again,
 )
+from tidewatch.servers import KafkaServer
 
 PARTITIONS = 4
 WINDOWS = 400
@@ -176,6 +177,37 @@ def test_partitions_change_hands_without_loss(kafka: Broker, topics: Topics, tmp
     run(last, kafka, RunSpec("shared", until=high_watermarks(kafka, topics.scores)), stop=lambda: False)
 
     assert windows(tmp_path) == {device: [float(hour) for hour in range(total)] for device in devices()}
+
+
+def test_a_broker_that_is_killed_only_delays(own_kafka: KafkaServer, tmp_path: Path) -> None:
+    topics = Topics.prefixed("killed.")
+    ensure_topics(own_kafka.broker, topics, partitions=PARTITIONS)
+    quiet = Broker(own_kafka.broker.bootstrap, {**own_kafka.broker.options, "log_level": "0"})
+    sink = ParquetSink(ParquetSpec(tmp_path, max_seconds=0.05), topics)
+
+    def produce(half: int) -> None:
+        writer = producer(own_kafka.broker)
+        for partition in range(PARTITIONS):
+            for value in values(partition)[half * WINDOWS // 2 : (half + 1) * WINDOWS // 2]:
+                writer.produce(topics.scores, value, partition=partition)
+        writer.flush(30)
+
+    def wait_for(records: int) -> None:
+        for _ in range(600):
+            if sink.tally.records >= records:
+                return
+            Event().wait(0.1)
+        raise AssertionError(sink.tally)
+
+    with running(sink, quiet):
+        produce(0)
+        wait_for(PARTITIONS * WINDOWS // 2)
+        own_kafka.kill()
+        own_kafka.start()
+        produce(1)
+        wait_for(PARTITIONS * WINDOWS)
+
+    assert windows(tmp_path) == UNDISTURBED
 
 
 def test_redis_is_filled_by_scores_and_alerts(
