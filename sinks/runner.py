@@ -7,7 +7,7 @@ ask the store, read on from there.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
@@ -68,7 +68,7 @@ def run(sink: Sink, broker: Broker, spec: RunSpec, *, stop: Callable[[], bool], 
     return sink.tally
 
 
-def origin(broker: Broker, topics: Iterable[str]) -> Origin:
+def origin(broker: Broker, topics: Collection[str]) -> Origin:
     """The cluster and the ids of ``topics``.
 
     Raises:
@@ -76,23 +76,23 @@ def origin(broker: Broker, topics: Iterable[str]) -> Origin:
     """
     admin = AdminClient(broker.config())
     try:
-        cluster = admin.list_topics(timeout=TIMEOUT_S).cluster_id
-        ids = {topic: _topic_id(admin, topic, mock=str(cluster).startswith(MOCK_CLUSTER)) for topic in topics}
+        present = admin.list_topics(timeout=TIMEOUT_S)  # all: to ask for one by name may create it
+        missing = [topic for topic in topics if topic not in present.topics]
+        if missing:
+            raise UnavailableError(
+                f"Topic {missing[0]!r} does not exist; start the worker, which makes it, or set topics.prefix."
+            )
+        return Origin(present.cluster_id, _topic_ids(admin, present.cluster_id, topics))
     except KafkaException as error:
         raise unreachable(broker, error) from error
-    return Origin(cluster, ids)
 
 
-def _topic_id(admin: AdminClient, topic: str, *, mock: bool) -> str | None:
-    """The id of a topic, None where the broker has none."""
-    if admin.list_topics(topic, timeout=TIMEOUT_S).topics[topic].error:
-        raise UnavailableError(
-            f"Topic {topic!r} does not exist; start the worker, which makes it, or set topics.prefix."
-        )
-    if mock:
-        return None
-    described = admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_S)[topic].result()
-    return str(described.topic_id)
+def _topic_ids(admin: AdminClient, cluster: str | None, topics: Collection[str]) -> dict[str, str | None]:
+    """The id of each topic, None where the broker has none."""
+    if cluster and cluster.startswith(MOCK_CLUSTER):
+        return dict.fromkeys(topics)
+    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=TIMEOUT_S)
+    return {topic: str(described[topic].result().topic_id) for topic in topics}
 
 
 class _Runner:
@@ -196,7 +196,8 @@ class _Runner:
     def _write(self, source: Source, records: Sequence[Message]) -> None:
         offsets = [_offset(record) for record in records]
         self._sink.write(Batch(source, offsets, [record.value() or b"" for record in records]))
-        self._reached[source] = offsets[-1] + 1
+        # the end of the partition, past a last transaction marker, may have been told with these records
+        self._reached[source] = max(self._reached.get(source, 0), offsets[-1] + 1)
 
     def _note(self, message: Message, error: KafkaError) -> None:
         """Take notice of what is no record.

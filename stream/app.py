@@ -120,26 +120,38 @@ def _closer(app: App) -> Callable[..., Any]:
 
 
 def follow_fleet(app: App, path: Path) -> None:
-    """Score by the fleet at ``path``, and by its successors as they appear; a bad file keeps the old one."""
-    seen: list[str | None] = [None]
+    """Score by the fleet at ``path``, and by its successors as they appear; a bad file keeps the old one.
 
-    def fresh() -> Any:
-        mark = fingerprint(path)
-        if mark is None or mark == seen[0]:
-            return None
-        seen[0] = mark
-        return load(path)
+    The first one is in force before any partition is: what is read again after a restart is scored as it was.
+
+    Raises:
+        FleetFileError: the first file is there and cannot be used.
+    """
+    seen = _mark(path)
+    if seen is None:
+        log.warning("there is no fleet at %s; devices are learning until `tidewatch train` makes one", path)
+    else:
+        app.owners.use(load(path))
 
     @app.timer(_FLEET_S, on_leader=False)  # type: ignore[untyped-decorator]  # Faust's decorators are untyped
     async def follow() -> None:
+        nonlocal seen
+        loop = asyncio.get_running_loop()
+        before, seen = seen, await loop.run_in_executor(None, _mark, path)
+        if seen is None or seen == before:
+            return
         try:
-            fleet = await asyncio.get_running_loop().run_in_executor(None, fresh)
+            fleet = await loop.run_in_executor(None, load, path)
         except FleetFileError as error:
             log.error("the fleet in force stays: %s", error)  # noqa: TRY400 - the sentence says it all
             return
-        if fleet is not None:
-            app.owners.use(fleet)
-            log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
+        app.owners.use(fleet)
+        log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
+
+
+def _mark(path: Path) -> str | None:
+    """What changes when the file does; None while there is none."""
+    return fingerprint(path) or ("torn" if path.exists() else None)
 
 
 def report_counts(app: App, path: Path) -> None:

@@ -28,6 +28,7 @@ from stream.transport import Fetch
 log = logging.getLogger(__name__)
 
 _CLOSE_S = 6.0
+_PROGRESS_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class Owner:
     """When the first pending message came."""
     heard: float = 0.0
     """When the last record came."""
+    ended: float = 0.0
+    """When the last epoch ended."""
+    told: int = 0
+    """The next offset as the last checkpoint has it."""
     commit: "asyncio.Task[None] | None" = None
 
     def collect(self, messages: list[Message], now: float) -> None:
@@ -137,7 +142,7 @@ class Owners:
         loop = asyncio.get_running_loop()
         outbox, floor = await loop.run_in_executor(self._pool, self._open, identity, core)
         core.use(self.fleet)
-        owner = self._owned[tp] = Owner(core, outbox, self._life, floor, heard=time.monotonic())
+        owner = self._owned[tp] = Owner(core, outbox, self._life, floor, heard=time.monotonic(), told=core.next_offset)
         return owner
 
     def _open(self, identity: str, core: Partition) -> tuple[Outbox, int | None]:
@@ -210,13 +215,19 @@ class Owners:
         self._pool.shutdown(wait=False)
 
     def _end_epoch(self, owner: Owner, now: float) -> None:
-        due = now - owner.since >= self._worker.epoch_s or len(owner.pending) >= self._worker.max_epoch
-        if owner.pending and due and owner.commit is None:
+        if owner.commit is not None or owner.core.reliving:
+            return
+        full = len(owner.pending) >= self._worker.max_epoch
+        due = owner.pending and (full or now - owner.since >= self._worker.epoch_s)
+        # records that bring nothing about count as progress too, or the lag would never end
+        moved = owner.core.next_offset > owner.told and now - owner.ended >= _PROGRESS_S
+        if due or moved:
+            owner.ended = now
             owner.commit = asyncio.ensure_future(self._commit(owner))
 
     async def _commit(self, owner: Owner) -> None:
         messages = owner.pending + owner.core.checkpoint()
-        floor, owner.pending = owner.core.floor, []
+        floor, owner.told, owner.pending = owner.core.floor, owner.core.next_offset, []
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.send, messages)
             owner.floor = floor

@@ -36,7 +36,7 @@ from tidewatch.writing import Kind, write_once
 
 _DRAIN_S = 60.0
 _PATIENCE_S = 60.0
-_RESERVE_S = 12.0
+_RESERVE_S = 20.0
 """Seconds kept at the end of a timed run for draining and counting."""
 _CATCH_UP_S = 3_600.0
 """An endless run starts so far in the past that it reaches the present after this long."""

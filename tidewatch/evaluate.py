@@ -86,13 +86,14 @@ class Job:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Every row's device, ts, split and label."""
-        return labels(self.recording)
+        return labels(self.recording).rename(columns={LABEL[self.benchmark]: "label"})
 
     def fleet(self, path: Path) -> None:
         """Train on the protocol's training rows and save the fleet."""
         train = self.rows[self.rows.split == "train"]
         last = {str(device): int(rows.ts.max()) for device, rows in train.groupby("device")}
-        spec = replace(train_spec(self.settings), gap=stream_spec(self.settings).window.overlap)
+        asked, gap = train_spec(self.settings), stream_spec(self.settings).window.overlap
+        spec = replace(asked, gap=gap, min_windows=max(asked.min_windows, 4 * asked.folds + 2 * gap))
         training = fit_fleet(_blocks(self._run(Fleet.empty(), until=last)), spec)
         pack.save(Fleet.of(training.models, f"{self.benchmark}-1"), path, 0)
         for result in training.results:
@@ -120,7 +121,7 @@ class Job:
         test["end"] = test.ts // hop * hop + hop
         judged = test.merge(verdicts, "left", on=["device", "end"])
         flagged = judged.anomaly.fillna(value=False).to_numpy(np.bool_)
-        counts: Confusion = confusion(flagged, judged[LABEL[self.benchmark]].to_numpy() > 0)
+        counts: Confusion = confusion(flagged, judged.label.to_numpy() > 0)
         scored = int(judged.scored.fillna(value=False).sum())
         return Result(counts.f1, counts.false_alarm_percent, counts.missed_percent, len(verdicts), scored, len(judged))
 

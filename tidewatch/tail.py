@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -16,7 +16,6 @@ from confluent_kafka import (
 
 from scorers.errors import UnavailableError
 from stream.kafka import Broker, consumer, unreachable
-from tidewatch.servers import quiet_admin
 
 TIMEOUT_S = 10.0
 
@@ -30,43 +29,66 @@ def ends(broker: Broker, topics: Sequence[str]) -> dict[Place, int]:
     Raises:
         UnavailableError: Kafka does not answer, or a topic is missing.
     """
-    reader = consumer(broker, "tidewatch-tail", isolation_level="read_uncommitted")
-    try:
-        return {place: _watermarks(reader, place)[1] for place in _places(reader, topics)}
-    except KafkaException as error:
-        raise unreachable(broker, error) from error
-    finally:
-        reader.close()
+    with _reader(broker, "tidewatch-tail") as reader:
+        return _ends(reader, _places(reader, topics))
 
 
 def backlog(broker: Broker, group: str, topics: Sequence[str]) -> dict[Place, int]:
-    """How many records of each partition the group has yet to be done with; empty partitions are left out.
+    """How many records of each partition the group has yet to be done with.
 
     Raises:
         UnavailableError: Kafka does not answer, or a topic is missing.
     """
-    last = {place: end for place, end in ends(broker, topics).items() if end}
-    wanted = [TopicPartition(*place) for place in last]
-    if not wanted:
-        return {}
-    admin = quiet_admin(broker)  # kept until the answer is there
-    try:
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])
-        (answer,) = (future.result(TIMEOUT_S) for future in asked.values())
-    except KafkaException as error:
-        raise unreachable(broker, error) from error
-    done = {(p.topic, p.partition): max(p.offset, 0) for p in answer.topic_partitions}
-    return {place: end - done.get(place, 0) for place, end in last.items()}
+    with _reader(broker, group) as reader:
+        return _backlog(reader, _places(reader, topics))
 
 
 def drained(broker: Broker, group: str, topics: Sequence[str], *, within_s: float) -> bool:
-    """Wait until the group is done with everything; whether it was in time."""
+    """Wait until the group is done with everything; whether it was in time.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or a topic is missing.
+    """
     deadline = time.monotonic() + within_s
-    while any(backlog(broker, group, topics).values()):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
+    with _reader(broker, group) as reader:
+        places = _places(reader, topics)
+        while not _done(reader, places, late=time.monotonic() > deadline):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
     return True
+
+
+def _done(reader: Consumer, places: Sequence[Place], *, late: bool) -> bool:
+    try:
+        return not any(_backlog(reader, places).values())
+    except KafkaException:  # a broker that has just started does not know its groups yet
+        if late:
+            raise
+        return False
+
+
+def _ends(reader: Consumer, places: Sequence[Place]) -> dict[Place, int]:
+    return {place: int(reader.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)[1]) for place in places}
+
+
+def _backlog(reader: Consumer, places: Sequence[Place]) -> dict[Place, int]:
+    last = _ends(reader, places)
+    told = reader.committed([TopicPartition(*place) for place in places], timeout=TIMEOUT_S)
+    done = {(place.topic, place.partition): max(place.offset, 0) for place in told}
+    return {place: end - done.get(place, 0) for place, end in last.items()}
+
+
+@contextmanager
+def _reader(broker: Broker, group: str) -> Iterator[Consumer]:
+    """A consumer that asks and joins nothing; what Kafka does not answer becomes one sentence."""
+    reader = consumer(broker, group, isolation_level="read_uncommitted")
+    try:
+        yield reader
+    except KafkaException as error:
+        raise unreachable(broker, error) from error
+    finally:
+        reader.close()
 
 
 def follow(broker: Broker, topics: Sequence[str], *, beginning: bool, stop: Callable[[], bool]) -> Iterator[Message]:
@@ -118,8 +140,3 @@ def _places(reader: Consumer, topics: Sequence[str]) -> list[Place]:
                 f"Topic {topic!r} does not exist; start the worker, which makes it, or set topics.prefix."
             )
     return [(topic, partition) for topic in topics for partition in known[topic].partitions]
-
-
-def _watermarks(reader: Consumer, place: Place) -> tuple[int, int]:
-    low, high = reader.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
-    return int(low), int(high)
