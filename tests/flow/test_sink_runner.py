@@ -55,6 +55,7 @@ def filled(broker: Broker, topic: str, values: dict[int, list[bytes]]) -> dict[S
         for record in records:
             writer.produce(topic, record, partition=partition)
     writer.flush(10)
+    writer.list_topics(topic, timeout=10)  # makes it, where nothing was produced
     return {Source(topic, partition): len(values.get(partition, [])) for partition in range(PARTITIONS)}
 
 
@@ -193,6 +194,11 @@ def test_without_kafka_a_run_says_what_to_do(tmp_path: Path, monkeypatch: pytest
 
     with pytest.raises(UnavailableError, match="TIDEWATCH_KAFKA"):
         ran(ParquetSink(ParquetSpec(tmp_path), Topics()), nowhere, {})
+
+
+def test_a_missing_topic_is_named(broker: Broker, topics: Topics, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=rf"Topic '{topics.scores}' does not exist; start the worker"):
+        ran(ParquetSink(ParquetSpec(tmp_path), topics), broker, {})
 
 
 def test_nothing_to_read_ends_at_once(broker: Broker, topics: Topics, tmp_path: Path) -> None:
