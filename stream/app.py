@@ -14,11 +14,12 @@ from faust.types import TP
 
 from scorers.errors import ConfigError, FleetFileError
 from scorers.pack import fingerprint, load
-from stream import decode, sessions
 from stream.contracts import Topics
+from stream.decode import READINGS
 from stream.kafka import Broker
 from stream.owners import Owners, WorkerSpec
 from stream.partition import Source
+from stream.sessions import SESSIONS
 from stream.transport import Consumer, Fetch
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ _FETCH_RECORDS = 10_000
 def sources(topics: Topics) -> tuple[Source, ...]:
     """The input topics. Two sessions of a server may start together; two readings of a device may not."""
     return (
-        Source(topics.readings, decode.read_fast, decode.read_patiently),
-        Source(topics.sessions, sessions.read_fast, sessions.read_patiently, sums=True, distinct=False),
+        Source(topics.readings, READINGS),
+        Source(topics.sessions, SESSIONS, sums=True, distinct=False),
     )
 
 

@@ -5,10 +5,12 @@ One malformed record costs its batch the fast path and nothing else.
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import msgspec
@@ -105,24 +107,42 @@ class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error o
 Parse = Callable[[bytes], Reading]
 """Bytes of one record to a reading; raises ``Refused``, or what msgspec raises."""
 
-_UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
+_UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
 
-def decode(records: Records, limits: Limits, fast: Parse, patient: Parse) -> Decoded:
-    """Readings and rejects of a batch.
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """How the records of a topic are read.
 
-    ``fast`` must raise on everything it does not understand; ``patient`` then has the last word
-    on each record of that batch.
+    ``fast`` and ``uniform`` must raise on everything they do not understand; ``patient`` then has the last
+    word on each record of that batch.
     """
+
+    fast: Parse
+    patient: Parse
+    uniform: Callable[[Sequence[bytes]], "Decoded"] | None = None
+    """Reads a batch at once if all its records have the metrics of the first."""
+
+
+def decode(records: Records, limits: Limits, parser: Parser) -> Decoded:
+    """Readings and rejects of a batch."""
     try:
         if max(map(len, records.values), default=0) > limits.max_bytes:  # type: ignore[arg-type]  # None raises TypeError
             raise Refused(Reason.TOO_LARGE, "")
-        readings = list(map(fast, records.values))  # type: ignore[arg-type]  # None raises TypeError
-        decoded = _columns(np.arange(len(readings)), readings)
+        decoded = _whole(records.values, parser)  # type: ignore[arg-type]  # None has just raised TypeError
     except _UNREADABLE:
-        decoded = _one_by_one(records, limits, (fast, patient))
+        decoded = _one_by_one(records, limits, parser)
     _check(decoded, records, limits)
     return decoded
+
+
+def _whole(values: Sequence[bytes], parser: Parser) -> Decoded:
+    if parser.uniform is not None and values:
+        try:
+            return parser.uniform(values)
+        except _UNREADABLE:
+            pass
+    return _columns(np.arange(len(values)), list(map(parser.fast, values)))
 
 
 def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
@@ -140,13 +160,13 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     return Decoded(rows, device, ts, np.array(shape, np.int64), shapes, start, flat)
 
 
-def _one_by_one(records: Records, limits: Limits, parsers: tuple[Parse, Parse]) -> Decoded:
+def _one_by_one(records: Records, limits: Limits, parser: Parser) -> Decoded:
     rows: list[int] = []
     readings: list[Reading] = []
     rejects: list[Reject] = []
     for row, value in enumerate(records.values):
         try:
-            readings.append(_reading(value, limits, *parsers))
+            readings.append(_reading(value, limits, parser))
             rows.append(row)
         except Refused as refused:
             rejects.append(Reject(row, refused.reason, str(refused)))
@@ -155,15 +175,15 @@ def _one_by_one(records: Records, limits: Limits, parsers: tuple[Parse, Parse]) 
     return decoded
 
 
-def _reading(value: bytes | None, limits: Limits, fast: Parse, patient: Parse) -> Reading:
+def _reading(value: bytes | None, limits: Limits, parser: Parser) -> Reading:
     if not value:
         raise Refused(Reason.EMPTY, "the record has no value")
     if len(value) > limits.max_bytes:
         raise Refused(Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}")
     try:
-        reading = fast(value)
+        reading = parser.fast(value)
     except _UNREADABLE:
-        reading = patient(value)
+        reading = parser.patient(value)
     reading.ts = epoch_ms(reading.ts)
     return reading
 
@@ -247,6 +267,30 @@ def epoch_ms(stamp: Any) -> int:
 # --- sensor.readings ---------------------------------------------------------------------------
 
 read_fast: Parse = msgspec.json.Decoder(Reading).decode
+
+
+def read_uniform(values: Sequence[bytes]) -> Decoded:
+    """Readings that all have the metrics of the first, by a decoder made for these: half the cost of a dict each."""
+    names = tuple(read_fast(values[0]).values)
+    readings = list(map(_decoder(names), values))
+    count, width = len(readings), len(names)
+    measured = map(msgspec.structs.astuple, map(attrgetter("values"), readings))
+    flat = np.fromiter(chain.from_iterable(measured), np.float64, count * width)
+    ts = np.fromiter(map(attrgetter("ts"), readings), np.int64, count)
+    device = list(map(attrgetter("device_id"), readings))
+    whole = np.arange(count)
+    return Decoded(whole, device, ts, np.zeros(count, np.int64), [names], whole * width, flat)
+
+
+@lru_cache(maxsize=1024)
+def _decoder(names: tuple[str, ...]) -> Callable[[bytes], Any]:
+    fields = [f"c{column}" for column in range(len(names))]
+    wire = dict(zip(fields, names, strict=True))
+    values = msgspec.defstruct(
+        "Values", [(field, float) for field in fields], rename=wire, gc=False, forbid_unknown_fields=True
+    )
+    reading = msgspec.defstruct("Uniform", [("device_id", str), ("ts", int), ("values", values)], gc=False)
+    return msgspec.json.Decoder(reading).decode
 
 
 def read_patiently(value: bytes) -> Reading:
@@ -338,3 +382,7 @@ def _narrow(record: dict[str, Any]) -> Reading:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise Refused(Reason.WRONG_TYPE, f"{name} must be an integer or a string, not {type(value).__name__}")
     return Reading(str(device), require(record, "TS"), {str(sensor): number(require(record, "Value"), "Value")})
+
+
+READINGS = Parser(read_fast, read_patiently, read_uniform)
+"""How ``sensor.readings`` is read."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from stream.decode import Reject
 from stream.records import Records
 from stream.window import Closed
 
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
 _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
 
@@ -47,17 +47,33 @@ def _event(kind: str, source: str, identity: str, epoch_ms: int) -> list[tuple[s
     ]
 
 
-def score_message(topic: str, score: Score) -> Message:
-    """The record of ``device.scores`` for one window."""
-    identity = f"{score.source}/{score.device_id}/{score.window_start}"
-    headers = _event("io.tidewatch.score.v1", score.source, identity, score.window_end)
-    return Message(topic, score.device_id.encode(), _encode(score), headers)
+def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
+    """The records of ``device.scores``, one a window."""
+    # JSON text never holds a raw newline
+    values = _encoder.encode_lines(scores).split(b"\n")
+    kind = ("ce_type", b"io.tidewatch.score.v1")
+    return [
+        Message(
+            topic,
+            score.device_id.encode(),
+            value,
+            [
+                _VERSION,
+                kind,
+                ("ce_source", score.source.encode()),
+                ("ce_id", f"{score.source}/{score.device_id}/{score.window_start}".encode()),
+                ("ce_time", _rfc3339(score.window_end)),
+                _JSON,
+            ],
+        )
+        for score, value in zip(scores, values, strict=False)
+    ]
 
 
 def alert_message(topic: str, alert: Alert) -> Message:
     """The record of ``device.alerts`` for one change of state."""
     headers = _event("io.tidewatch.alert.v1", alert.source, f"{alert.alert_id}/{alert.state}", alert.at)
-    return Message(topic, alert.device_id.encode(), _encode(alert), headers)
+    return Message(topic, alert.device_id.encode(), _encoder.encode(alert), headers)
 
 
 def reject_message(topic: str, records: Records, reject: Reject) -> Message:
@@ -87,7 +103,10 @@ class Origin:
 
 
 def scores(closed: Closed, verdicts: Verdicts, names: Sequence[str], origin: Origin) -> Iterator[Score]:
-    """One record a window; ``names[i]`` is the device of row *i*."""
+    """One record a window, to be encoded, not read: ``metrics`` is whatever encodes as the contract says.
+
+    ``names[i]`` is the device of row *i*.
+    """
     floats = (verdicts.decision.tolist(), verdicts.score.tolist(), verdicts.severity.tolist())
     verdict = zip(verdicts.scored.tolist(), verdicts.anomaly.tolist(), *floats, strict=True)
     about = zip(names, closed.start.tolist(), closed.end.tolist(), closed.count.tolist(), strict=True)
@@ -100,17 +119,24 @@ def scores(closed: Closed, verdicts: Verdicts, names: Sequence[str], origin: Ori
             yield score_of("learning")
 
 
-def _metrics(closed: Closed, *, sums: bool) -> Iterator[dict[str, MetricStatistics]]:
-    statistics = closed.statistics
-    blocks = (statistics.count, statistics.mean, statistics.std, statistics.min, statistics.max, statistics.last)
-    for rows in zip(*(block.tolist() for block in blocks), strict=True):
-        yield {
-            metric: MetricStatistics(
-                count, mean, std if count > 1 else None, low, high, last, mean * count if sums else None
-            )
-            for metric, count, mean, std, low, high, last in zip(statistics.metrics, *rows, strict=True)
-            if count
-        }
+def _metrics(closed: Closed, *, sums: bool) -> Iterator[Any]:
+    """What encodes as each window's ``metrics``; a metric without a reading is left out."""
+    block = closed.statistics
+    columns = [block.count, block.mean, block.std, block.min, block.max, block.last]
+    if sums:
+        columns.append(block.mean * block.count)
+    cells = [map(MetricStatistics, *rows) for rows in zip(*(column.T.tolist() for column in columns), strict=True)]
+    if (block.count > 0).all():
+        # an instance of a class made for these metrics costs less than a dict, and encodes alike
+        return map(_object(block.metrics), *cells)
+    named = (zip(block.metrics, row, strict=True) for row in zip(*cells, strict=True))
+    return ({name: cell for name, cell in row if cell.count} for row in named)
+
+
+@lru_cache(maxsize=1024)
+def _object(names: tuple[str, ...]) -> Any:
+    fields = [f"c{column}" for column in range(len(names))]
+    return msgspec.defstruct("Metrics", fields, rename=dict(zip(fields, names, strict=True)), gc=False)
 
 
 def _contributors(verdicts: Verdicts) -> Iterator[list[Contributor]]:

@@ -8,7 +8,7 @@ import numpy as np
 from scorers.fleet import Fleet
 from stream.alert import Alerting, AlertSpec, Verdict
 from stream.contracts import Score, Topics
-from stream.encode import Message, Origin, alert_message, score_message, scores
+from stream.encode import Message, Origin, alert_message, score_messages, scores
 from stream.window import Closed
 
 
@@ -38,13 +38,14 @@ class Outcomes:
     def tell(self, closed: Closed) -> list[Message]:
         """The scores and alerts of closed windows, each device's in time order."""
         verdicts = self._fleet.score(self._model[closed.device], closed.statistics)
-        names = [self._names[device] for device in closed.device]
-        records = scores(closed, verdicts, names, Origin(self._source, self._sums, self._fleet.version))
-        messages = []
-        for device, score in zip(closed.device.tolist(), records, strict=True):
-            messages.append(score_message(self._topics.scores, score))
-            if score.anomaly or (score.state == "scored" and device in self.alerting.watched):
-                messages += self._alert(device, score)
+        devices = closed.device.tolist()
+        names = [self._names[device] for device in devices]
+        records = list(scores(closed, verdicts, names, Origin(self._source, self._sums, self._fleet.version)))
+        messages = score_messages(self._topics.scores, records)
+        if self.alerting.watched or verdicts.anomaly.any():
+            for device, score in zip(devices, records, strict=True):
+                if score.anomaly or (score.state == "scored" and device in self.alerting.watched):
+                    messages += self._alert(device, score)
         self.counts["windows"] += len(names)
         self.counts["scores"] += int(verdicts.scored.sum())
         self.counts["anomalies"] += int(verdicts.anomaly.sum())

@@ -15,7 +15,7 @@ from scorers.statistics import Ints
 from stream.alert import AlertSpec
 from stream.clock import NEVER, Clocks, Stamp
 from stream.contracts import Reason, Topics
-from stream.decode import Decoded, Limits, Parse, Reject, decode
+from stream.decode import Decoded, Limits, Parser, Reject, decode
 from stream.encode import Message, reject_message
 from stream.intake import Batch, Intake
 from stream.outcome import Outcomes
@@ -36,8 +36,7 @@ class Source:
     """An input topic and how its records are read."""
 
     topic: str
-    fast: Parse
-    patient: Parse
+    parser: Parser
     sums: bool = False
     """Whether windows carry the sum of each metric."""
     distinct: bool = True
@@ -135,7 +134,7 @@ class Partition:
         return self._close(self._clocks.partition + silent_ms)
 
     def _decode(self, records: Records) -> Decoded:
-        return decode(records, self._spec.limits, self.source.fast, self.source.patient)
+        return decode(records, self._spec.limits, self.source.parser)
 
     def _take(self, records: Records) -> list[Message]:
         believed = self._believe(records)

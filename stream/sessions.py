@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from stream.contracts import Reason
-from stream.decode import Reading, Refused, number, parse_object, require
+from stream.decode import Parser, Reading, Refused, number, parse_object, require
 
 LOADS = (
     "ConcurrentConnectionCounts",
@@ -58,3 +58,7 @@ def read_patiently(value: bytes) -> Reading:
         raise Refused(Reason.WRONG_TYPE, f"ServerIP must be a string, not {type(server).__name__}")
     loads = {name: number(record[name], name) for name in LOADS if record.get(name) is not None}
     return Reading(server, require(record, "SessionStart"), loads)
+
+
+SESSIONS = Parser(read_fast, read_patiently)
+"""How ``server.sessions`` is read."""

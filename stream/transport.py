@@ -86,14 +86,16 @@ class Consumer(aiokafka.Consumer):
                 yield tp, self._run(tp, batch)
 
     def _run(self, tp: TP, batch: list[Any]) -> ConsumerMessage:
+        values = [record.value for record in batch]
         records = Records(
             tp.topic,
             tp.partition,
             np.array([record.offset for record in batch], np.int64),
             np.array([record.timestamp for record in batch], np.int64),
             [record.key for record in batch],
-            [record.value for record in batch],
-            [record.headers for record in batch],
+            values,
+            # only an empty record speaks by its headers
+            [()] * len(batch) if all(values) else [record.headers for record in batch],
         )
         last = batch[-1]
         return ConsumerMessage(

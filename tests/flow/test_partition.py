@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Reason, Score, Topics
-from stream.decode import Limits, read_fast, read_patiently
+from stream.decode import READINGS, Limits
 from stream.encode import Message
 from stream.partition import Partition, Source, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records
@@ -22,7 +22,7 @@ from stream.state import recall
 from stream.window import WindowSpec
 
 TOPICS = Topics()
-SOURCE = Source(TOPICS.readings, read_fast, read_patiently)
+SOURCE = Source(TOPICS.readings, READINGS)
 BASE = 1_700_000_000_000
 ARRIVAL = BASE + 400_000_000
 TUMBLING = WindowSpec(size_ms=10_000, hop_ms=10_000, grace_ms=2_000, idle_ms=30_000)

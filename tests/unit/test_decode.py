@@ -14,6 +14,7 @@ from stream.decode import (
     EARLIEST,
     LARGEST,
     LATEST,
+    READINGS,
     Decoded,
     Limits,
     Parse,
@@ -35,7 +36,7 @@ def records(*values: bytes | None, at: int = NOW) -> Records:
 
 
 def read(*values: bytes | None) -> Decoded:
-    return decode(records(*values), LIMITS, read_fast, read_patiently)
+    return decode(records(*values), LIMITS, READINGS)
 
 
 def reasons(decoded: Decoded) -> list[tuple[int, Reason]]:

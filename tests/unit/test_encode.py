@@ -11,7 +11,7 @@ from scorers.statistics import Statistics
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, MetricStatistics, Reason, Score
 from stream.decode import Reject
-from stream.encode import Message, Origin, alert_message, reject_message, score_message, scores
+from stream.encode import Message, Origin, alert_message, reject_message, score_messages, scores
 from stream.records import Records
 from stream.window import Closed
 
@@ -47,8 +47,12 @@ SCORED = Verdicts(
 ALERT = Alert("t/a/1", "a", "t", "firing", START, START + 10_000, 81.0, 4.0, [])
 
 
+def sent(*, sums: bool = False) -> list[Message]:
+    return score_messages("device.scores", list(scores(CLOSED, SCORED, ["a", "b"], Origin("t", sums, "v7"))))
+
+
 def told(*, sums: bool = False) -> list[Score]:
-    return list(scores(CLOSED, SCORED, ["a", "b"], Origin("t", sums, "v7")))
+    return [msgspec.json.decode(message.value, type=Score) for message in sent(sums=sums)]
 
 
 def headers(message: Message) -> dict[str, str]:
@@ -112,17 +116,16 @@ def test_sums_are_told_only_where_windows_sum() -> None:
     assert summed.metrics["x"].sum == pytest.approx(6.0)
 
 
-def test_a_score_survives_its_own_record() -> None:
-    message = score_message("device.scores", told()[0])
+def test_a_score_is_keyed_by_its_device() -> None:
+    placed = [(message.topic, message.key, message.partition) for message in sent()]
 
-    assert (message.topic, message.key, message.partition) == ("device.scores", b"a", -1)
-    assert msgspec.json.decode(message.value, type=Score) == told()[0]
+    assert placed == [("device.scores", b"a", -1), ("device.scores", b"b", -1)]
 
 
 @pytest.mark.parametrize(
     ("message", "kind", "identity"),
     [
-        (score_message("o", told()[0]), "io.tidewatch.score.v1", f"t/a/{START}"),
+        (sent()[0], "io.tidewatch.score.v1", f"t/a/{START}"),
         (alert_message("o", ALERT), "io.tidewatch.alert.v1", "t/a/1/firing"),
         (rejected(b"junk"), "io.tidewatch.reject.v1", "in/3/42"),
     ],
@@ -137,13 +140,13 @@ def test_every_output_is_a_cloud_event(message: Message, kind: str, identity: st
 
 
 def test_json_says_so_and_a_reject_claims_nothing() -> None:
-    assert headers(score_message("o", told()[0]))["content-type"] == "application/json"
+    assert headers(sent()[0])["content-type"] == "application/json"
     assert headers(alert_message("o", ALERT))["content-type"] == "application/json"
     assert "content-type" not in headers(rejected(b"junk"))
 
 
 def test_the_time_of_an_event_is_the_end_of_its_window() -> None:
-    assert headers(score_message("o", told()[0]))["ce_time"] == "2023-11-14T22:13:30.000Z"
+    assert headers(sent()[0])["ce_time"] == "2023-11-14T22:13:30.000Z"
     assert headers(rejected(b"junk", arrival=START + 1))["ce_time"] == "2023-11-14T22:13:20.001Z"
 
 

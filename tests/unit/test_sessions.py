@@ -38,7 +38,7 @@ def records(values: list[bytes], end: int | None = None) -> Records:
 
 
 def read(value: bytes) -> tuple[str, int, dict[str, float]] | Reason:
-    decoded = decode(records([value]), Limits(), sessions.read_fast, sessions.read_patiently)
+    decoded = decode(records([value]), Limits(), sessions.SESSIONS)
     if decoded.rejects:
         return decoded.rejects[0].reason
     return decoded.device[0], int(decoded.ts[0]), dict(zip(decoded.shapes[0], decoded.flat.tolist(), strict=True))

@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.alert import Watch
+from stream.app import sources
 from stream.contracts import Topics
-from stream.decode import read_fast, read_patiently
+from stream.decode import READINGS
 from stream.encode import Message
-from stream.partition import Partition, Source, StreamSpec
+from stream.partition import Partition, StreamSpec
 from stream.records import Records
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key, recall
 
 TOPICS = Topics()
-SOURCE = Source(TOPICS.readings, read_fast, read_patiently)
+SOURCE = Source(TOPICS.readings, READINGS)
 NOW = 1_700_000_000_000
 
 INT64 = st.integers(-(2**62), 2**62)
