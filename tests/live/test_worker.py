@@ -1,0 +1,192 @@
+"""Real workers on real Kafka: killed, joined, told to stop; what comes out is what the core makes of the log."""
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from producers.publish import Target, publish, punctuate
+from producers.sessions import ServerFleet
+from scorers.pack import save
+from stream.contracts import Reason, Score, Topics
+from stream.kafka import Broker
+from tests.live.support import (
+    HOUR_MS,
+    PROJECT,
+    Emitted,
+    Recording,
+    Site,
+    Worker,
+    drained,
+    emitted,
+    eventually,
+    expected,
+    finish,
+    members,
+    read,
+    send,
+    trained,
+)
+
+GRACEFUL_S = 10.0
+
+
+@pytest.fixture
+def site(kafka: Broker, topics: Topics, tmp_path: Path) -> Site:
+    return Site(kafka, topics, tmp_path)
+
+
+def scored(site: Site) -> int:
+    return len(read(site.broker, [site.topics.scores]))
+
+
+def more_than(site: Site, before: int) -> Callable[[], bool]:
+    return lambda: scored(site) > before or drained(site, site.topics.readings)
+
+
+def settle(site: Site, *workers: Worker) -> None:
+    """Wait until every reading is in a window that is out."""
+    eventually(lambda: drained(site, site.topics.readings), "the group is done with every reading", workers)
+
+
+def test_every_window_and_every_reject_comes_out_once_as_the_core_makes_it(site: Site) -> None:
+    recording = Recording()
+    send(site, recording.sent)
+    finish(site, recording)
+    with Worker(site) as worker:
+        settle(site, worker)
+        code = worker.end(signal.SIGTERM, GRACEFUL_S)
+    found = emitted(site)
+    reasons = Counter(
+        dict(headers)["tw_reason"].decode() for topic, _, _, headers in found if topic == site.topics.rejects
+    )
+
+    assert found == expected(site)
+    assert code == 0
+    assert {Reason.EMPTY, Reason.MALFORMED, Reason.TOO_LARGE, Reason.LATE, Reason.DUPLICATE, Reason.FUTURE} <= {
+        *reasons
+    }
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_ends_in_the_middle_costs_and_doubles_nothing(site: Site, how: signal.Signals) -> None:
+    recording = Recording()
+    third = len(recording.sent) // 3
+    with Worker(site) as first:
+        send(site, recording.sent[:third])
+        eventually(more_than(site, 20), "windows come out", [first])
+        send(site, recording.sent[third : 2 * third])
+        code = first.end(how, GRACEFUL_S)
+    with Worker(site) as second:
+        send(site, recording.sent[2 * third :])
+        finish(site, recording)
+        settle(site, second)
+
+    assert emitted(site) == expected(site)
+    assert code == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_a_worker_killed_again_and_again_costs_and_doubles_nothing(site: Site) -> None:
+    recording = Recording()
+    send(site, recording.sent)
+    finish(site, recording)
+    for _ in range(2):
+        with Worker(site) as worker:
+            eventually(more_than(site, scored(site)), "windows come out", [worker])
+            worker.end(signal.SIGKILL, GRACEFUL_S)
+    with Worker(site) as worker:
+        settle(site, worker)
+
+    assert emitted(site) == expected(site)
+
+
+def test_a_second_worker_joins_and_takes_over_from_the_first(site: Site) -> None:
+    recording = Recording()
+    third = len(recording.sent) // 3
+    with Worker(site) as first:
+        send(site, recording.sent[:third])
+        eventually(more_than(site, 20), "windows come out", [first])
+        with Worker(site) as second:
+            eventually(lambda: members(site) == 2, "both own partitions", [first, second])
+            send(site, recording.sent[third : 2 * third])
+            first.end(signal.SIGKILL, GRACEFUL_S)
+            send(site, recording.sent[2 * third :])
+            finish(site, recording)
+            settle(site, second)
+
+    assert emitted(site) == expected(site)
+
+
+def test_a_partition_fallen_silent_closes_its_windows(site: Site) -> None:
+    brief = replace(site, window=replace(site.window, idle_ms=6_000))
+    recording = Recording(seconds=4)
+    send(brief, recording.sent)
+    with Worker(brief) as worker:
+        settle(brief, worker)
+        ended = worker.alive
+    finish(brief, recording)
+
+    assert ended
+    assert emitted(brief) == expected(brief)
+
+
+def test_a_new_fleet_is_followed_without_a_restart(site: Site) -> None:
+    recording = Recording()
+    half = len(recording.sent) // 2
+    fleet = trained(recording)
+    with Worker(site) as worker:
+        send(site, recording.sent[:half])
+        eventually(more_than(site, 20), "windows come out", [worker])
+        save(fleet, site.fleet, created=recording.end)
+        eventually(lambda: f"fleet {fleet.version}" in worker.log, "the fleet is in force", [worker])
+        send(site, recording.sent[half:])
+        finish(site, recording)
+        settle(site, worker)
+    learning, known, found = (windows(records) for records in (expected(site), expected(site, fleet), emitted(site)))
+    states = Counter(score.state for score in found.values())
+
+    assert min(states["learning"], states["scored"]) > 20
+    assert {key: score.metrics for key, score in found.items()} == {
+        key: score.metrics for key, score in learning.items()
+    }
+    for key, score in found.items():
+        same = known[key] if score.state == "scored" else learning[key]
+        verdict = (score.state, score.anomaly, score.model_version, score.decision, score.score)
+        assert verdict == pytest.approx((same.state, same.anomaly, same.model_version, same.decision, same.score))
+
+
+def windows(records: list[Emitted]) -> dict[tuple[str, int], Score]:
+    scores = [msgspec.json.decode(value, type=Score) for topic, _, value, _ in records if topic.endswith("scores")]
+    return {(score.device_id, score.window_start): score for score in scores}
+
+
+def test_sessions_go_the_same_way_and_are_summed(site: Site) -> None:
+    fleet = ServerFleet(10, seed=3, start=int(time.time() * 1000) - HOUR_MS, rate=2.0).build()
+    publish(islice(fleet.batches(1_000), 1), Target(site.broker, site.topics.sessions))
+    punctuate(Target(site.broker, site.topics.sessions), fleet.now)
+    with Worker(site) as worker:
+        eventually(lambda: drained(site, site.topics.sessions), "the group is done with every session", [worker])
+    found = [msgspec.json.decode(value, type=Score) for _, _, value, _ in emitted(site)]
+
+    assert emitted(site) == expected(site)
+    assert {score.source for score in found} == {site.topics.sessions}
+    assert all(metric.sum == metric.mean * metric.count for score in found for metric in score.metrics.values())
+
+
+def test_without_kafka_commands_end_with_4_and_name_the_fix(tmp_path: Path) -> None:
+    nowhere = Site(Broker("127.0.0.1:1"), Topics(), tmp_path)
+    asked = [("worker",), ("sink", "parquet"), ("sink", "redis")]
+    running = [
+        subprocess.Popen(nowhere.command(*words), cwd=PROJECT, stderr=subprocess.PIPE, text=True) for words in asked
+    ]
+    told = [process.communicate(timeout=60)[1] for process in running]
+
+    assert [process.returncode for process in running] == [4, 4, 4]
+    assert all("TIDEWATCH_KAFKA" in words and "Traceback" not in words for words in told)
