@@ -193,8 +193,10 @@ class Parquet(_Group):
     folder: Folder = Field(
         default=Path("var/parquet"), description="Where `predictions/` and `statistics/` are written."
     )
-    max_rows: int = Field(default=100_000, ge=1, description="A file is closed at this many rows.")
-    max_seconds: Seconds = Field(default=30.0, description="A file is closed after this long, full or not.")
+    max_rows: int = Field(
+        default=500_000, ge=1, description="Rows held in memory, all tables together, before files are written."
+    )
+    max_seconds: Seconds = Field(default=30.0, description="Rows wait at most this long for their file.")
 
 
 class RedisSink(_Group):

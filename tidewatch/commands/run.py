@@ -48,7 +48,9 @@ def sink(
 ) -> None:
     """Write scored windows to Parquet, or scores and alerts to Redis, exactly once."""
     in_force: InForce = context.obj
-    settings = in_force.settings
+    settings, named = in_force.settings, in_force.settings.topics
+    broker = settings.kafka.broker()
+    prepare_topics(broker, named.names(), partitions=named.partitions, replication=named.replication)
     with until_signalled() as stop:
         tally = write_once(settings, kind) if once else write(settings, kind, stop=stop.is_set)
     err.print(f"{kind}: {tally.records} records written, {tally.rejects} rejected")
