@@ -1,7 +1,9 @@
 """How every part of Tidewatch reaches Kafka: one place for client settings and topics."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -9,6 +11,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Topics
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 DAY_MS = 86_400_000
@@ -40,7 +44,7 @@ def producer(broker: Broker, **overrides: Setting) -> Producer:
         "message_max_bytes": MAX_MESSAGE_BYTES,
         "queue_buffering_max_messages": 500_000,
     }
-    return Producer(broker.config(**(defaults | overrides)))
+    return Producer(_heard(broker.config(**(defaults | overrides))))
 
 
 def consumer(broker: Broker, group: str, **overrides: Setting) -> Consumer:
@@ -54,7 +58,7 @@ def consumer(broker: Broker, group: str, **overrides: Setting) -> Consumer:
         "session_timeout_ms": 10_000,
         "fetch_message_max_bytes": MAX_MESSAGE_BYTES,
     }
-    return Consumer(broker.config(**(defaults | overrides)))
+    return Consumer(_heard(broker.config(**(defaults | overrides))))
 
 
 def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list[NewTopic]:
@@ -79,7 +83,7 @@ def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replic
         UnavailableError: no broker answered within 10 s.
         ConfigError: the broker refused a topic.
     """
-    admin = AdminClient(broker.config(socket_timeout_ms=10_000))
+    admin = AdminClient(_heard(broker.config(socket_timeout_ms=10_000)))
     try:
         present = admin.list_topics(timeout=10).topics
     except KafkaException as error:
@@ -101,8 +105,20 @@ def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replic
     return created
 
 
+def _heard(config: dict[str, Setting]) -> dict[str, Any]:
+    """The same, with Python's log in place of the lines that librdkafka writes to stderr."""
+    return {"log_level": 0, "error_cb": _tell, **config}
+
+
+def _tell(error: KafkaError) -> None:
+    """Log what librdkafka reports on its own; it keeps trying, so one refused connection is a detail."""
+    passing = error.code() in {KafkaError._TRANSPORT, KafkaError._TIMED_OUT}  # noqa: SLF001 - librdkafka's names
+    log.log(logging.DEBUG if passing else logging.WARNING, "Kafka: %s", error.str())
+
+
 def unreachable(broker: Broker, error: Exception) -> UnavailableError:
     """The one sentence for a broker that does not answer."""
+    reason = error.args[0].str() if isinstance(error, KafkaException) else error
     return UnavailableError(
-        f"Kafka at {broker.bootstrap!r} does not answer ({error}); start it, or set TIDEWATCH_KAFKA to where it is."
+        f"Kafka at {broker.bootstrap!r} does not answer ({reason}); start it, or set TIDEWATCH_KAFKA to where it is."
     )
