@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
         stream_wait_empty=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
+        datadir=tempfile.gettempdir(),  # Faust makes one, though nothing is kept in it
         web_enabled=False,
         autodiscover=False,
     )
@@ -214,4 +216,5 @@ def run(app: App, *, loglevel: str = "WARNING") -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
+    worker.spinner = None  # its cursor codes would end up in logs
     worker.execute_from_commandline()
