@@ -1,6 +1,8 @@
 """Believed readings into open windows; what is late, repeated or one metric too many stays out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +55,18 @@ class Intake:
         reasons = ((late, Reason.LATE), (crowded, Reason.TOO_MANY_METRICS), (repeated, Reason.DUPLICATE))
         return [(at, reason) for mask, reason in reasons for at in np.flatnonzero(mask).tolist()]
 
+    def metrics(self, device: int) -> list[str]:
+        """Every metric the device has sent."""
+        return list(self.windows.metrics(int(self.windows.blocks(np.array([device]))[0])))
+
+    def recall(self, sent: Iterable[tuple[int, list[str]]]) -> None:
+        """Know again which metrics devices have sent."""
+        devices: dict[tuple[str, ...], list[int]] = {}
+        for device, metrics in sent:
+            devices.setdefault(tuple(metrics), []).append(device)
+        for names, alike in devices.items():
+            self.windows.widen(np.array(alike), names)
+
     def forget(self, clocks: Clocks) -> None:
         """Drop from memory the readings that lie in closed windows alone."""
         if sum(map(len, self._seen.values())) < self._forget_at:
@@ -73,19 +87,39 @@ class Intake:
     def _widen(self, batch: Batch, fine: Mask) -> Mask:
         """Give every device the metrics it sends; which readings would give it too many."""
         crowded = np.zeros(len(fine), np.bool_)
-        for shape, names in enumerate(batch.decoded.shapes):
-            rows = np.flatnonzero(fine & (batch.decoded.shape == shape))
-            blocks = self.windows.blocks(batch.device[rows])
+        blocks = self.windows.blocks(batch.device)
+        for block in np.unique(blocks[fine]).tolist():
+            rows = np.flatnonzero(fine & (blocks == block))
+            shapes = [batch.decoded.shapes[shape] for shape in np.unique(batch.decoded.shape[rows]).tolist()]
+            have = set(self.windows.metrics(block))
+            if have.issuperset(chain.from_iterable(shapes)):
+                continue
+            if len(have.union(*shapes)) <= self._max_metrics:
+                self._widen_by_shape(batch, rows)
+            else:
+                crowded[self._widen_in_turn(batch, rows)] = True
+        return crowded
+
+    def _widen_by_shape(self, batch: Batch, rows: Ints) -> None:
+        """All at once: whatever the order, no device gets too many."""
+        for shape in np.unique(batch.decoded.shape[rows]).tolist():
+            names = batch.decoded.shapes[shape]
+            device = np.unique(batch.device[rows[batch.decoded.shape[rows] == shape]])
+            blocks = self.windows.blocks(device)
             for block in np.unique(blocks).tolist():
-                have = self.windows.metrics(block)
-                wanted = len({*have, *names})
-                if wanted == len(have):
-                    continue
-                here = rows[blocks == block]
-                if wanted > self._max_metrics:
-                    crowded[here] = True
-                else:
-                    self.windows.widen(np.unique(batch.device[here]), names)
+                if not set(names).issubset(self.windows.metrics(block)):
+                    self.windows.widen(device[blocks == block], names)
+
+    def _widen_in_turn(self, batch: Batch, rows: Ints) -> list[int]:
+        """Reading by reading: who comes first has the room; the readings left out."""
+        crowded = []
+        for row in rows.tolist():
+            device, names = batch.device[row : row + 1], batch.decoded.shapes[int(batch.decoded.shape[row])]
+            have = self.windows.metrics(int(self.windows.blocks(device)[0]))
+            if len({*have, *names}) > self._max_metrics:
+                crowded.append(row)
+            elif not set(names).issubset(have):
+                self.windows.widen(device, names)
         return crowded
 
     def _repeated(self, batch: Batch, fine: Mask) -> Mask:

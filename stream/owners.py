@@ -149,7 +149,7 @@ class Owners:
         outbox = Outbox(self._broker, identity, self._stop)
         outbox.open()
         records = remembered(self._broker, self._topics.state, core.number, self._stop)
-        return outbox, core.restore(recall(core.source.topic, core.number, records))
+        return outbox, core.restore(recall(core.scope, core.number, records))
 
     async def release(self, partitions: Iterable[TP]) -> None:
         """Let go of partitions, once what they have done is out."""

@@ -52,6 +52,8 @@ class StreamSpec:
     limits: Limits = field(default_factory=Limits)
     max_jump_ms: int = 60_000
     dedupe: bool = True
+    app: str = ""
+    """Whose state it is: another app on the same topics begins anew."""
 
 
 class _Believed(NamedTuple):
@@ -74,6 +76,8 @@ class Partition:
     def __init__(self, source: Source, number: int, spec: StreamSpec, topics: Topics) -> None:
         self.source = source
         self.number = number
+        self.scope = f"{spec.app}/{source.topic}"
+        """What its keys in the state topic begin with."""
         self.next_offset = 0
         """The first record not yet fed."""
         self._spec = spec
@@ -254,17 +258,18 @@ class Partition:
         floor, clock = self._intake.windows.floor() or (self.next_offset, self._clocks.partition)
         self._excluded = [offset for offset in self._excluded if offset >= floor]
         state = PartitionState(self.next_offset, self._clocks.partition, floor, clock, self._excluded)
-        key = partition_key(self.source.topic, self.number)
+        key = partition_key(self.scope, self.number)
         return [*messages, Message(self._topics.state, key, encode(state), [], self.number)]
 
     def _remember(self, name: str, number: int) -> Message:
         closed = int(self._clocks.closed(np.array([number]))[0])
         held = self._held.get(number)
-        state = DeviceState(int(self._clocks.clock[number]), closed, self._outcomes.alerting.watched.get(number))
+        state = DeviceState(int(self._clocks.clock[number]), closed, self._intake.metrics(number))
+        state.watch = self._outcomes.alerting.watched.get(number)
         if held:
             offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
             state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
-        return Message(self._topics.state, device_key(self.source.topic, name), encode(state), [], self.number)
+        return Message(self._topics.state, device_key(self.scope, name), encode(state), [], self.number)
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.
@@ -278,6 +283,7 @@ class Partition:
                 self._outcomes.alerting.watched[number] = state.watch
             if state.held:
                 self._held[number] = _Held(self._thaw(state.held), state.held.ts)
+        self._intake.recall(zip(device.tolist(), (state.metrics for state in memory.devices.values()), strict=True))
         if memory.partition is None:
             return None
         then = memory.partition

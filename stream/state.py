@@ -26,6 +26,8 @@ class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
     clock: int
     closed: int
     """Windows ending at or before this are closed."""
+    metrics: list[str] = []
+    """Every metric the device has sent: a new one may be one too many."""
     watch: Watch | None = None
     held: Held | None = None
 
@@ -56,19 +58,19 @@ _partition = msgspec.json.Decoder(PartitionState)
 encode = msgspec.json.Encoder().encode
 
 
-def device_key(topic: str, device: str) -> bytes:
-    """Key of a device's record."""
-    return f"{topic}/device/{device}".encode()
+def device_key(scope: str, device: str) -> bytes:
+    """Key of a device's record; ``scope`` names the app and the input topic."""
+    return f"{scope}/device/{device}".encode()
 
 
-def partition_key(topic: str, partition: int) -> bytes:
+def partition_key(scope: str, partition: int) -> bytes:
     """Key of a partition's record."""
-    return f"{topic}/partition/{partition}".encode()
+    return f"{scope}/partition/{partition}".encode()
 
 
-def recall(topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> Memory:
+def recall(scope: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> Memory:
     """The state left by ``records`` (key, value) of the state topic, oldest first."""
-    prefix, own = device_key(topic, ""), partition_key(topic, partition)
+    prefix, own = device_key(scope, ""), partition_key(scope, partition)
     last: dict[bytes, bytes] = {key: value for key, value in records if key == own or key.startswith(prefix)}
     whole = last.pop(own, None)
     devices = {key[len(prefix) :].decode(): _device.decode(value) for key, value in last.items()}

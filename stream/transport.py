@@ -137,6 +137,11 @@ class Consumer(aiokafka.Consumer):
         if not self._owners.batched(tp.topic):
             await super()._add_gap(tp, offset_from, offset_to)
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust would report an open window that holds the floor as a stalled stream."""
+        if not self._owners.batched(tp.topic):
+            super().verify_event_path(now, tp)
+
     def caught_up(self, tp: TP, within_s: float) -> bool:
         """Whether the broker has said, so recently, that the partition holds nothing more."""
         reader = self._thread._ensure_consumer()  # noqa: SLF001 - the driver offers no public way to its client

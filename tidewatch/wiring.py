@@ -26,6 +26,7 @@ def stream_spec(settings: Settings) -> StreamSpec:
         limits=Limits(max_bytes=worker.max_bytes, max_metrics=worker.max_metrics, max_ahead_ms=worker.max_ahead_ms),
         max_jump_ms=worker.max_jump_ms,
         dedupe=worker.dedupe,
+        app=worker.app,
     )
 
 

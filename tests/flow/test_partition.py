@@ -105,7 +105,7 @@ def run_with_crashes(records: Records, how: StreamSpec, lengths: Iterator[int], 
         elif fate == "crash":
             pending = Out()
             partition = Partition(SOURCE, 0, how, TOPICS)
-            at = partition.restore(recall(SOURCE.topic, 0, state)) or 0
+            at = partition.restore(recall(partition.scope, 0, state)) or 0
     return out
 
 
@@ -189,6 +189,15 @@ def test_one_metric_too_many_is_rejected_and_the_device_goes_on() -> None:
 
     assert out.rejects == [(1, Reason.TOO_MANY_METRICS)]
     assert out.counts() == {("a", 0): 2}
+
+
+def test_who_comes_first_has_the_room_in_any_batching() -> None:
+    # b's shape is known before a's, but a's first reading comes before a sends that shape
+    recording = [reading("b", 1, x=0, y=0), reading("a", 1, u=1, v=1, w=1), reading("a", 2, x=0, y=0)]
+    whole = run(end_of(recording), spec())
+    parts = run(end_of(recording), spec(), forever([], 1))
+
+    assert whole.rejects == parts.rejects == [(2, Reason.TOO_MANY_METRICS)]
 
 
 # --- what must not disturb ---------------------------------------------------------------------

@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from stream.alert import Watch
 from stream.app import sources
 from stream.contracts import Topics
-from stream.decode import READINGS
 from stream.encode import Message
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key, recall
 
 TOPICS = Topics()
-SOURCE = Source(TOPICS.readings, READINGS)
+SOURCE, _ = sources(TOPICS)
 NOW = 1_700_000_000_000
 
 INT64 = st.integers(-(2**62), 2**62)
@@ -23,7 +22,7 @@ WATCHES = st.builds(
     Watch, st.lists(st.none() | INT64, max_size=4), st.none() | INT64, st.floats(0, 100), st.floats(0, 1e9)
 )
 HELD = st.builds(Held, INT64, INT64, st.none() | st.binary(max_size=9), st.binary(max_size=99), INT64)
-DEVICES = st.builds(DeviceState, INT64, INT64, st.none() | WATCHES, st.none() | HELD)
+DEVICES = st.builds(DeviceState, INT64, INT64, st.lists(st.text()), st.none() | WATCHES, st.none() | HELD)
 WHOLE = st.builds(PartitionState, INT64, INT64, INT64, INT64, st.lists(INT64, max_size=9))
 
 
@@ -80,7 +79,7 @@ def fed(*seconds: float, device: str = "a", ahead: int = 0) -> Partition:
 
 
 def memory(messages: list[Message]) -> Memory:
-    return recall(SOURCE.topic, 2, [(message.key or b"", message.value) for message in messages])
+    return recall(f"/{SOURCE.topic}", 2, [(message.key or b"", message.value) for message in messages])
 
 
 def test_a_checkpoint_goes_to_its_own_partition_of_the_state_topic() -> None:
@@ -93,7 +92,7 @@ def test_a_device_is_remembered_when_a_window_of_it_has_closed() -> None:
     open_only, closed = memory(fed(1, 2).checkpoint()), memory(fed(1, 25).checkpoint())
 
     assert open_only.devices == {}
-    assert closed.devices == {"a": DeviceState(NOW + 25_000, NOW + 23_000)}
+    assert closed.devices == {"a": DeviceState(NOW + 25_000, NOW + 23_000, ["x"])}
 
 
 def test_a_partition_remembers_where_its_open_windows_begin() -> None:
@@ -107,7 +106,7 @@ def test_what_has_not_changed_is_not_written_again() -> None:
     partition = fed(1, 25)
     partition.checkpoint()
 
-    assert [message.key for message in partition.checkpoint()] == [partition_key(SOURCE.topic, 2)]
+    assert [message.key for message in partition.checkpoint()] == [partition_key(partition.scope, 2)]
 
 
 def test_a_reading_that_is_held_travels_with_all_that_makes_it_a_record() -> None:
