@@ -2,20 +2,23 @@
 
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
+from producers.batch import Batch
 from producers.columns import Columns
 from producers.publish import Pace, Published, Target, publish, punctuate
-from producers.recordings import Recording, data_root, named, recording
+from producers.recordings import NAMED, Recording, data_root, named, recording
 from producers.replay import Replay
 from producers.sensors import SensorFleet
 from producers.sessions import ServerFleet
-from scorers.errors import ConfigError
+from scorers.errors import ConfigError, InputError
 from stream.decode import EARLIEST, LATEST, Refused, epoch_ms
 from tidewatch.console import emit, err, progress
 from tidewatch.settings import InForce
@@ -29,8 +32,10 @@ Rate = Annotated[float | None, typer.Option(help="At most so many records a seco
 Speed = Annotated[str, typer.Option(help="Event time against real time: 1, 60, … or max.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same data.")]
 Start = Annotated[str | None, typer.Option(help="First event time, ISO-8601 or epoch ms; now when left out.")]
-Lasting = Annotated[float | None, typer.Option("--for", help="Seconds of event time; endless when left out.")]
-FaultRate = Annotated[float, typer.Option(help="Random faults per device and hour.")]
+Lasting = Annotated[
+    float | None, typer.Option("--for", min=0.001, help="Seconds of event time; endless when left out.")
+]
+FaultRate = Annotated[float, typer.Option(min=0, help="Random faults per device and hour.")]
 Truth = Annotated[Path | None, typer.Option(help="Append the truth about faults to this JSON-lines file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -47,7 +52,7 @@ def sensors(
     devices: Devices = 100,
     rate: Rate = None,
     speed: Speed = "1",
-    interval: Annotated[float, typer.Option(help="Seconds between a device's readings.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.001, help="Seconds between a device's readings.")] = 1.0,
     seed: Seed = 0,
     start: Start = None,
     lasting: Lasting = None,
@@ -99,11 +104,23 @@ def _send(in_force: InForce, fleet: Any, topic: str, how: tuple[Pace, float | No
     broker, topics = settings.kafka.broker(), settings.topics.names()
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     target = Target(broker, topic, topics.truth, truth_file)
-    until = LATEST if lasting is None else fleet.now + round(lasting * 1000)
     # a live fleet is made tick by tick, a hurried one in runs
-    rows = 8_192 if pace.speed is None else 1
+    batches = fleet.batches(8_192 if pace.speed is None else 1)
+    if lasting is not None:
+        batches = before(batches, fleet.now + round(lasting * 1000))
     with until_signalled() as stop:
-        return publish(fleet.batches(rows), target, pace=pace, stop=lambda: stop.is_set() or fleet.now > until)
+        return publish(batches, target, pace=pace, stop=stop.is_set)
+
+
+def before(batches: Iterable[Batch], end: int) -> Iterator[Batch]:
+    """The records, and the faults, that begin before ``end`` (epoch ms)."""
+    for batch in batches:
+        rows = int(np.searchsorted(batch.ts, end))
+        if rows < len(batch):
+            faults = tuple(fault for fault in batch.faults if fault.start < end)
+            yield Batch(batch.keys[:rows], batch.values[:rows], batch.ts[:rows], faults)
+            return
+        yield batch
 
 
 def _speed(text: str) -> float | None:
@@ -176,8 +193,11 @@ def replay(
 
 
 def _recording(what: str, columns: Columns, data: Path | None) -> Recording:
+    """What a path leads to, else the published recording of that name."""
     if Path(what).exists() or any(character in what for character in "*?.["):
         return recording(Path(what), columns)
+    if what.partition("/")[0] not in NAMED:
+        raise InputError(f"There is no file or folder {what!r}, nor a recording of that name: {', '.join(NAMED)}.")
     return named(what, data_root(data, os.environ))
 
 
