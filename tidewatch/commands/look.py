@@ -16,7 +16,7 @@ from tidewatch import doctor as checks
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, out
 from tidewatch.settings import InForce, Settings
-from tidewatch.tail import follow
+from tidewatch.tail import follow, gather
 from tidewatch.wiring import until_signalled
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "firing": "red", "resolved": "green"}
@@ -31,14 +31,16 @@ def register(app: typer.Typer) -> None:
 def alerts(
     context: typer.Context,
     beginning: Annotated[bool, typer.Option("--from-beginning", help="Show those of the past first.")] = False,
-    as_json: AsJson = False,
+    once: Annotated[bool, typer.Option("--once", help="Show those of the past and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Follow alerts live."""
     in_force: InForce = context.obj
     settings = in_force.settings
-    topic = settings.topics.names().alerts
+    broker, topics = settings.kafka.broker(), [settings.topics.names().alerts]
     with until_signalled() as stop:
-        for message in follow(settings.kafka.broker(), [topic], beginning=beginning, stop=stop.is_set):
+        arriving = gather(broker, topics) if once else follow(broker, topics, beginning=beginning, stop=stop.is_set)
+        for message in arriving:
             alert = msgspec.json.decode(message.value() or b"", type=Alert)
             if as_json:
                 emit(msgspec.to_builtins(alert))
