@@ -1,11 +1,10 @@
 """The command line.
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or settings, 3 unusable input or model, 4 Kafka,
-Redis or a disk does not answer, 130 interrupted.
+Redis or a disk does not answer, 130 interrupted. What goes on until it is told to stop ends well on
+Ctrl-C or SIGTERM, with 0, and at once on the second.
 """
 
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ import typer
 from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
 from tidewatch import settings
 from tidewatch.commands import feed, learn, look, run, up
-from tidewatch.console import err
+from tidewatch.console import Level, err, log_from
 
 EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
 
@@ -32,7 +31,7 @@ for commands in (up, feed, run, learn, look):
 
 
 @app.callback()
-def options(
+def options(  # noqa: PLR0913, PLR0917 - a command has one parameter a flag
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="Settings file; `tidewatch.toml` here if there is one.")] = None,
     kafka: Annotated[str | None, typer.Option(help="Brokers as host:port,…; also TIDEWATCH_KAFKA.")] = None,
@@ -40,8 +39,12 @@ def options(
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as `window.size_s=5`; may be repeated.")
     ] = None,
+    log: Annotated[
+        Level, typer.Option(envvar="LOG_LEVEL", case_sensitive=False, help="Least serious messages to log.")
+    ] = Level.WARNING,
 ) -> None:
     """Settings come from their defaults, `tidewatch.toml`, the environment and these flags, in that order."""
+    log_from(log)
     flags: dict[str, object] = {"kafka.bootstrap": kafka, "redis.url": redis}
     for text in assign or []:
         name, equals, value = text.partition("=")
@@ -53,11 +56,6 @@ def options(
 
 def main() -> None:
     """Run a command; what goes wrong becomes one sentence and an exit code."""
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "WARNING").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
     try:
         app()
     except TidewatchError as error:

@@ -1,9 +1,11 @@
 """How commands speak: results to stdout, everything else to stderr, colour on terminals alone."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +13,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+class Level(StrEnum):
+    """The least serious messages to be logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def log_from(level: Level) -> None:
+    """Log to stderr what is at least so serious."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger().setLevel(level.name)
 
 
 def emit(result: Mapping[str, Any] | list[Any]) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from stream import app as stream
 from stream.owners import Owners
-from tidewatch.console import err
+from tidewatch.console import Level, err, log_from
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
 from tidewatch.wiring import stream_spec, until_signalled, worker_spec
@@ -25,9 +25,11 @@ def worker(
     report: Annotated[
         Path | None, typer.Option(help="Keep a JSON file here with the counts of readings, windows, alerts, rejects.")
     ] = None,
-    log: Annotated[str, typer.Option(help="Log level.")] = "WARNING",
+    log: Annotated[Level | None, typer.Option(case_sensitive=False, help="The same as `tidewatch --log`.")] = None,
 ) -> None:
     """Run the stream: readings in, scored windows, alerts and rejects out. Start more to share the work."""
+    if log is not None:
+        log_from(log)
     in_force: InForce = context.obj
     settings = in_force.settings
     broker, topics = settings.kafka.broker(), settings.topics.names()
@@ -38,7 +40,7 @@ def worker(
     stream.follow_fleet(app, settings.worker.fleet)
     if report is not None:
         stream.report_counts(app, report)
-    stream.run(app, loglevel=log)
+    stream.run(app)
 
 
 def sink(
