@@ -99,8 +99,7 @@ def evaluate(
 ) -> None:
     """Replay labelled recordings through the stream and measure its verdicts by their protocol."""
     in_force: InForce = context.obj
-    root = data_root(data.parent if data and data.name == benchmark else data, os.environ)
-    job = evaluation.Job(in_force, benchmark, root)
+    job = evaluation.Job(in_force, benchmark, data_root(data, os.environ))
     with evaluation.workplace(keep) as folder:
         result = (
             evaluation.through_core(job, folder) if through is Through.CORE else evaluation.through_kafka(job, folder)
