@@ -3,8 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from tidewatch.writing import Kind, write_once
 
 _DRAIN_S = 60.0
 _PATIENCE_S = 60.0
-_RESERVE_S = 20.0
+_RESERVE_S = 15.0
 """Seconds kept at the end of a timed run for draining and counting."""
 _CATCH_UP_S = 3_600.0
 """An endless run starts so far in the past that it reaches the present after this long."""
@@ -99,8 +101,8 @@ class Demo:
             punctuate(target, simulated.now)
             self.say("draining")
             drained(self.stack.broker, settings.worker.app, [target.topic], within_s=_DRAIN_S)
-        for kind in Kind:
-            write_once(settings, kind)
+        with ThreadPoolExecutor() as pool:  # each spends its time on joining a group
+            list(pool.map(partial(write_once, settings), Kind))
         account = Account(settings, self.stack, self.truth, (live_from, simulated.now)).summary()
         readings = warm.readings + live.readings
         return {"readings": readings, **account, "seconds": round(time.monotonic() - began, 1)}
@@ -129,7 +131,7 @@ class Demo:
         expected = self.scene.devices * self.scene.warm_windows
         self._await(lambda: _windows(settings.parquet.folder) >= expected, "history in Parquet")
         self.say(f"training {self.scene.devices} models on {_windows(settings.parquet.folder):,} windows")
-        fit(settings, settings.parquet.folder / "statistics", settings.worker.fleet, Period(), None)
+        fit(settings, settings.parquet.folder / "statistics", settings.worker.fleet, Period(), 1)
         self._await(lambda: self._counts().get("models", 0) > 0, "the fleet in force")
 
     def _await(self, arrived: Callable[[], bool], what: str) -> None:

@@ -47,6 +47,10 @@ def up(
         mine = _settings(in_force, stack, folder)
         _welcome(mine, stack, folder)
         summary = Demo(mine, stack, scene, folder, lambda text: err.print(text, soft_wrap=True), stop).run()
+    if not summary["faults"]:
+        err.print(
+            "No fault had come and gone when time was up, so none could be found: give --for more, or leave it out."
+        )
     (folder / "summary.json").write_text(json.dumps(summary, indent=2))
     if as_json:
         emit({key: summary[key] for key in KEYS})
