@@ -3,19 +3,21 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 
 from producers.publish import Target, punctuate
 from scorers.fit import TrainSpec
@@ -34,6 +36,13 @@ PARTITIONS = 4
 WINDOW = WindowSpec(size_ms=5_000, hop_ms=5_000, grace_ms=1_000, idle_ms=60_000)
 HOUR_MS = 3_600_000
 PATIENCE_S = 60.0
+WAKING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+TETHER = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+"""Ends a worker with the test that started it, even where that is killed."""
 
 Sent = tuple[bytes, bytes]
 """Key and value of a record."""
@@ -89,7 +98,7 @@ class Worker:
         self._log = site.folder / f"worker-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                site.command("worker", "--log", "INFO"),
+                [*TETHER, *site.command("worker", "--log", "INFO")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,6 +124,11 @@ class Worker:
     def log(self) -> str:
         """What it has said so far."""
         return self._log.read_text("utf-8", errors="replace")
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions it took over when it was last given any."""
+        return int(([0, *re.findall(r"took over (\d+) partitions", self.log)])[-1])
 
     @property
     def alive(self) -> bool:
@@ -271,22 +285,17 @@ def _records(topic: str, number: int, messages: Sequence[Message]) -> Records:
 
 def drained(site: Site, topic: str) -> bool:
     """Whether the group needs no record of ``topic`` any more: every window is closed and out."""
-    reader = consumer(site.broker, site.app)
-    try:
-        places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        committed = [place.offset for place in reader.committed(places, timeout=10)]
-        ends = [reader.get_watermark_offsets(place, timeout=10)[1] for place in places]
-    except KafkaException as error:
-        if not error.args[0].retriable():
-            raise
-        return False  # the group's coordinator is still waking up
-    finally:
-        reader.close()
-    return committed == ends
+    places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    with closing(consumer(site.broker, site.app)) as reader:
+        try:
+            committed = [place.offset for place in reader.committed(places, timeout=10)]
+        except KafkaException as error:
+            return _waking(error)
+        return committed == [reader.get_watermark_offsets(place, timeout=10)[1] for place in places]
 
 
-def members(site: Site) -> int:
-    """How many workers of the group own partitions."""
-    admin = AdminClient(site.broker.config())
-    group = admin.describe_consumer_groups([site.app])[site.app].result()
-    return sum(bool(member.assignment.topic_partitions) for member in group.members)
+def _waking(error: KafkaException) -> bool:
+    """False where the coordinator of a group is still waking up; anything else is raised."""
+    if error.args[0].code() not in WAKING:
+        raise error
+    return False

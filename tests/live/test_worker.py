@@ -19,6 +19,7 @@ from stream.contracts import Reason, Score, Topics
 from stream.kafka import Broker
 from tests.live.support import (
     HOUR_MS,
+    PARTITIONS,
     PROJECT,
     Emitted,
     Recording,
@@ -29,7 +30,6 @@ from tests.live.support import (
     eventually,
     expected,
     finish,
-    members,
     read,
     send,
     trained,
@@ -114,7 +114,7 @@ def test_a_second_worker_joins_and_takes_over_from_the_first(site: Site) -> None
         send(site, recording.sent[:third])
         eventually(more_than(site, 20), "windows come out", [first])
         with Worker(site) as second:
-            eventually(lambda: members(site) == 2, "both own partitions", [first, second])
+            eventually(lambda: first.partitions == second.partitions == PARTITIONS, "both own half", [first, second])
             send(site, recording.sent[third : 2 * third])
             first.end(signal.SIGKILL, GRACEFUL_S)
             send(site, recording.sent[2 * third :])

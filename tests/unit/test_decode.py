@@ -259,3 +259,22 @@ def test_the_company_a_record_comes_in_does_not_matter(values: Sequence[bytes | 
         reading[1:] for one in alone for reading in readings(one)
     ]
     assert reasons(together) == [(row, one.rejects[0].reason) for row, one in enumerate(alone) if one.rejects]
+
+
+NAMES = st.sampled_from(["x", "y", "z", 'q"', "b\\", "\n", "ü", "device_id"])
+NUMBERS = st.floats(-1e9, 1e9) | st.integers(-9, 9) | st.none() | st.booleans()
+ALIKE = st.lists(NAMES, max_size=3).flatmap(
+    lambda names: st.lists(st.fixed_dictionaries(dict.fromkeys(names, NUMBERS)), min_size=1, max_size=4)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(alike=ALIKE, odd=st.lists(st.dictionaries(NAMES, NUMBERS, max_size=4), max_size=1))
+def test_a_batch_of_one_shape_is_read_as_patiently_as_any_other(
+    alike: list[dict[str, Any]], odd: list[dict[str, Any]]
+) -> None:
+    values = [wide(values=metrics) for metrics in alike + odd]
+    found = {row: reading for row, *reading in readings(read(*values))}
+    wanted = {row: reading for row, value in enumerate(values) if (reading := outcome(read_patiently, value))}
+
+    assert found == {row: [*reading] for row, reading in wanted.items() if 0 < len(reading[2]) <= LIMITS.max_metrics}
