@@ -47,7 +47,7 @@ class Reason(StrEnum):
     NO_VALUES = "no_values"
     """A reading without a single metric."""
     BAD_TIMESTAMP = "bad_timestamp"
-    """Unreadable, before 1970 or after 2199."""
+    """Unreadable, before 1980 or after 2199."""
     FUTURE = "future"
     """Further ahead than the device's clock or the broker's allows."""
     LATE = "late"

@@ -143,7 +143,7 @@ class Partition:
     def _take(self, records: Records) -> list[Message]:
         believed = self._believe(records)
         records, decoded = believed.records, believed.decoded
-        rejects = decoded.rejects + self._exclude(records, believed.refused, Reason.FUTURE)
+        rejects = decoded.rejects + self._exclude(records, believed.refused)
         if len(decoded):
             rejects += self._admit(records, decoded, believed.device)
         return self._refuse(records, rejects) + self._close(self._clocks.partition)
@@ -152,19 +152,15 @@ class Partition:
         trace = self._clocks.trace(device, decoded.ts)
         self._dirty.update(self._clocks.advance(trace).tolist())
         batch = Batch(decoded, device, records.offsets[decoded.row], trace)
-        rejects = []
-        for at, reason in self._intake.admit(batch):
-            row = int(decoded.row[at])
-            if reason is Reason.TOO_MANY_METRICS:
-                rejects += self._exclude(records, [row], reason)
-            else:
-                rejects.append(Reject(row, reason, _DETAIL[reason]))
-        return rejects
+        left_out = self._intake.admit(batch)
+        # a reading with a metric too many moved its device's clock and opened no window to tell of it
+        self._dirty.update(int(device[at]) for at, reason in left_out if reason is Reason.TOO_MANY_METRICS)
+        return [Reject(int(decoded.row[at]), reason, _DETAIL[reason]) for at, reason in left_out]
 
-    def _exclude(self, records: Records, rows: list[int], reason: Reason) -> list[Reject]:
-        """Reject for what came before, and remember it: the log alone cannot tell."""
+    def _exclude(self, records: Records, rows: list[int]) -> list[Reject]:
+        """Refuse as from the future, and remember it: the log alone cannot tell."""
         self._excluded += [int(records.offsets[row]) for row in rows]
-        return [Reject(row, reason, _DETAIL[reason]) for row in rows]
+        return [Reject(row, Reason.FUTURE, _DETAIL[Reason.FUTURE]) for row in rows]
 
     def _refuse(self, records: Records, rejects: list[Reject]) -> list[Message]:
         for reject in rejects:

@@ -43,7 +43,7 @@ class PartitionState(msgspec.Struct):
     floor_clock: int
     """The partition's clock there."""
     excluded: list[int] = []
-    """Offsets from ``floor`` on that were refused for what had come before them."""
+    """Offsets from ``floor`` on that were refused as from the future."""
 
 
 class Memory(msgspec.Struct):
