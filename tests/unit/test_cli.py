@@ -1,0 +1,225 @@
+"""The command line: what it refuses, in which words, and with which exit code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from scorers.errors import ConfigError, InputError, TidewatchError
+from tidewatch.cli import app, main
+from tidewatch.servers import free_ports
+
+COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
+COMMANDS += ["compare", "alerts", "top", "config", "doctor"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory of its own, and nobody's settings."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("TIDEWATCH_KAFKA", "TIDEWATCH_REDIS", "TIDEWATCH_DATA", "LOG_LEVEL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def run(words: str) -> tuple[int, str]:
+    """Exit code and output of a command that is done by then."""
+    result = CliRunner().invoke(app, words.split())
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def refusal(words: str) -> TidewatchError:
+    """The error a command ends with."""
+    error = CliRunner().invoke(app, words.split()).exception
+    assert isinstance(error, TidewatchError), error
+    return error
+
+
+def ended(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str) -> tuple[int, str]:
+    """Exit code and stderr of the whole program."""
+    monkeypatch.setattr(sys, "argv", ["tidewatch", *words.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), " ".join(capsys.readouterr().err.split())
+
+
+def commands(above: Any, name: str = "tidewatch") -> Iterator[tuple[str, Any]]:
+    """Every command and its path."""
+    yield name, above
+    for word, command in getattr(above, "commands", {}).items():
+        yield from commands(command, f"{name} {word}")
+
+
+def test_every_command_and_flag_is_explained() -> None:
+    found = dict(commands(get_command(app)))
+    mute = [name for name, command in found.items() if not command.help]
+    mute += [f"{name} {flag.name}" for name, command in found.items() for flag in command.params if not flag.help]
+
+    assert set(found) == {"tidewatch", *(f"tidewatch {name}" for name in COMMANDS)}
+    assert not mute
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_given_wherever_it_is_asked_for(command: str) -> None:
+    code, output = run(f"{command} -h")
+
+    assert code == 0
+    assert f"Usage: tidewatch {command}".strip() in output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--nope",
+        "nope",
+        "top --nope",
+        "sink",
+        "sink s3",
+        "evaluate nope",
+        "evaluate skab --through nope",
+        "up --for 5",
+        "produce sensors --devices 0",
+        "produce sensors --for -5",
+        "produce sensors --interval 0",
+        "produce sessions --fault-rate -1",
+        "worker --log loud",
+        "--log loud config",
+        "top --count 0",
+        "train --workers 0",
+    ],
+)
+def test_wrong_usage_is_explained_and_ends_with_2(words: str) -> None:
+    code, output = run(words)
+
+    assert code == 2
+    assert "Usage: " in output
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("--set foo config", "group.name=value"),
+        ("--set window.siz_s=3 config", "window.size_s"),
+        ("--set window.size_s=abc config", "window.size_s"),
+        ("--set =3 config", "is not a setting"),
+        ("--config none.toml config", "--config"),
+        ("--kafka nonsense doctor", "kafka.bootstrap"),
+        ("--redis ftp://here top --once", "redis.url"),
+        ("produce sensors --speed fast", "--speed 'fast'"),
+        ("produce sensors --speed 0", "speed"),
+        ("produce sensors --rate -5", "rate"),
+        ("produce sensors --start yesterday", "--start 'yesterday'"),
+        ("replay pump.csv --from soon", "--from 'soon'"),
+        ("replay pump.csv --to later", "--to 'later'"),
+        ("train --since soon", "--since 'soon'"),
+    ],
+)
+def test_a_wrong_setting_is_named(words: str, names: str) -> None:
+    Path("pump.csv").write_text("ts,flow\n2024-01-01T00:00:00Z,1\n")
+    error = refusal(words)
+
+    assert isinstance(error, ConfigError)
+    assert names in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("replay nothing", "'nothing'"),
+        ("replay skab --data nowhere", "--data"),
+        ("evaluate skab --data nowhere", "--data"),
+        ("replay *.jsonl", "*.jsonl"),
+        ("replay junk.csv", "junk.csv"),
+        ("replay junk.parquet", "junk.parquet"),
+        ("train", "statistics"),
+        ("compare here there", "here"),
+    ],
+)
+def test_what_cannot_be_read_is_named(words: str, names: str) -> None:
+    for name in ("junk.csv", "junk.parquet"):
+        Path(name).write_text("this is\nno recording\n")
+    error = refusal(words)
+
+    assert isinstance(error, InputError)
+    assert names in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("--set foo config", 2), ("replay nothing", 3), ("--redis redis://127.0.0.1:1/0 top --once", 4)],
+)
+def test_an_error_is_one_sentence_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, expected: int
+) -> None:
+    code, told = ended(capsys, monkeypatch, words)
+
+    assert code == expected
+    assert told.startswith("error: ")
+    assert "Traceback" not in told
+
+
+def test_a_redis_that_does_not_answer_is_told_with_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    code, told = ended(capsys, monkeypatch, f"--redis redis://127.0.0.1:{port}/0 top --json")
+
+    assert code == 4
+    assert "TIDEWATCH_REDIS" in told
+
+
+@pytest.mark.parametrize(
+    ("toml", "names"),
+    [
+        ("[window]\nsize_s = 'long'\n", "window.size_s is 'long'"),
+        ("[windows]\nsize_s = 1\n", "did you mean window.size_s"),
+        ("window", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_told(toml: str, names: str) -> None:
+    Path("tidewatch.toml").write_text(toml)
+    told = str(refusal("config"))
+
+    assert names in told
+    assert "tidewatch.toml" in told
+
+
+def test_settings_in_force_hide_secrets() -> None:
+    secret = "--redis redis://:hunter2@localhost:1/0 --set kafka.options.sasl.password=hunter2"
+    _, table = run(f"{secret} config")
+    _, document = run(f"{secret} config --json")
+    rows = {row["field"]: row for row in json.loads(document)}
+
+    assert "hunter2" not in table + document
+    assert rows["redis.url"]["value"] == "redis://********@localhost:1/0"
+    assert rows["redis.url"]["origin"] == "flag"
+    assert rows["kafka.options"]["value"] == "sasl.password=********"
+
+
+def test_output_for_a_pipe_has_no_codes_for_a_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tidewatch", "config"], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_faust_takes_none_of_our_flags() -> None:
+    command = [sys.executable, "-m", "tidewatch", "replay", "nothing", "--loop"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 3
+    assert "'nothing'" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m tidewatch config --json | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
+
+    assert (done.stdout, done.stderr) == ("[", "")
