@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers.statistics import Ints
+from scorers.statistics import Floats, Ints
 from stream.clock import Clocks, Trace
 from stream.contracts import Reason
 from stream.decode import Decoded
@@ -136,21 +136,32 @@ class Intake:
 
     def _add(self, batch: Batch, number: Ints, rows: Ints) -> None:
         """Add reading ``rows[i]`` to window ``number[i]``."""
-        decoded = batch.decoded
-        group = self.windows.blocks(batch.device[rows]) * len(decoded.shapes) + decoded.shape[rows]
-        for key in np.unique(group).tolist():
-            block, shape = divmod(key, len(decoded.shapes))
-            chosen = group == key
+        blocks = self.windows.blocks(batch.device[rows])
+        for block in np.unique(blocks).tolist():
+            chosen = blocks == block
             here = rows[chosen]
-            names = decoded.shapes[shape]
-            values = decoded.flat[decoded.start[here][:, None] + np.arange(len(names))]
             arrivals = Arrivals(
                 batch.device[here],
                 number[chosen],
-                decoded.ts[here],
+                batch.decoded.ts[here],
                 batch.offset[here],
                 batch.trace.partition[here],
-                self.windows.columns(block, names),
-                values,
+                *self._values(batch.decoded, here, block),
             )
             self.windows.add(block, arrivals)
+
+    def _values(self, decoded: Decoded, rows: Ints, block: int) -> tuple[Ints, Ints, Floats]:
+        """The values of ``rows`` one by one, reading by reading: whose, of which metric, how much."""
+        shape = decoded.shape[rows]
+        parts = []
+        for number in np.unique(shape).tolist():
+            names = decoded.shapes[number]
+            reading = np.flatnonzero(shape == number)
+            place = decoded.start[rows[reading]][:, None] + np.arange(len(names))
+            columns = np.tile(self.windows.columns(block, names), len(reading))
+            parts.append((np.repeat(reading, len(names)), columns, decoded.flat[place].ravel()))
+        if len(parts) == 1:
+            return parts[0]
+        reading, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(reading, kind="stable")
+        return reading[order], column[order], value[order]

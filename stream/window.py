@@ -64,7 +64,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """``n`` readings with the same metrics, in log order, placed in a window each."""
+    """``n`` readings of devices that share a block, in log order, placed in a window each; ``k`` values in all."""
 
     device: Ints
     window: Ints
@@ -72,10 +72,12 @@ class Arrivals:
     ts: Ints
     offset: Ints
     partition_clock: Ints
-    columns: NDArray[np.intp]
-    """Where each of the values belongs among the block's metrics."""
-    values: Floats
-    """Shape ``(n, len(columns))``."""
+    reading: Ints
+    """Shape ``(k,)``: the reading each value belongs to, ascending."""
+    column: Ints
+    """Shape ``(k,)``: its metric, as the block counts them."""
+    value: Floats
+    """Shape ``(k,)``."""
 
 
 @dataclass(slots=True)
@@ -159,9 +161,8 @@ class Block:
         row = self._place(arrivals)
         np.add.at(self._rows.count, row, 1)
         width = len(self.metrics)
-        cell = (row[:, None] * width + arrivals.columns).ravel()
-        value = np.ascontiguousarray(arrivals.values).ravel()
-        data = self._data
+        cell = row[arrivals.reading] * width + arrivals.column
+        value, data = arrivals.value, self._data
         self._anchor(cell, value)
         distance = value - data.shift.ravel()[cell]
         np.add.at(data.count.reshape(-1), cell, 1)
@@ -169,7 +170,7 @@ class Block:
         np.add.at(data.square.reshape(-1), cell, distance * distance)
         np.minimum.at(data.low.reshape(-1), cell, value)
         np.maximum.at(data.high.reshape(-1), cell, value)
-        self._latest(cell, value, np.repeat(arrivals.ts, len(arrivals.columns)))
+        self._latest(cell, value, arrivals.ts[arrivals.reading])
 
     def _anchor(self, cell: Ints, value: Floats) -> None:
         new = np.flatnonzero(self._data.count.reshape(-1)[cell] == 0)[::-1]

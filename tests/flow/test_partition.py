@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from random import Random
 from typing import Any
 
 import msgspec
@@ -298,8 +299,9 @@ READINGS = st.lists(
     min_size=1,
     max_size=80,
 )
+NARROW = st.builds(lambda d, s, x: reading(d, s, x=x), st.sampled_from("abc"), SECONDS, VALUES)
 JUNK = st.sampled_from([b"", b"junk", reading("a", 86_400), reading("b", 40_000, z=1), reading("c", 7, w=1, v=2, u=3)])
-STREAMS = st.lists(st.one_of(READINGS, JUNK.map(lambda junk: [junk])), max_size=8).map(
+STREAMS = st.lists(st.one_of(READINGS, st.lists(NARROW, max_size=9), JUNK.map(lambda junk: [junk])), max_size=8).map(
     lambda runs: list(chain.from_iterable(runs))
 )
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=8)
@@ -370,3 +372,30 @@ def test_any_order_within_grace_gives_the_same_windows(recording: list[float], d
         same = score.metrics["x"]
         assert (other.count, other.min, other.max, other.last) == (same.count, same.min, same.max, same.last)
         assert other.mean == pytest.approx(same.mean, rel=1e-12)
+
+
+ODD = [b"", b"junk", reading("a", 86_400), reading("c", 7, w=1, v=2, u=3), reading("d", 100), reading("b", 130, z=2)]
+
+
+def life(random: Random) -> Iterator[bytes]:
+    """What five devices send: time passes, leaps and is disordered, metrics come and go, and some of it is junk."""
+    clock = 0.0
+    for _ in range(random.randint(1, 150)):
+        clock += random.choice([0, 0, 0, 0, 0.1, 1, 3, 8, 40, 100])
+        second = max(0.0, round(clock - random.choice([0, 0, 0, 1, 5, 30]), 1))
+        more = {"y": 1.5} if random.random() < 0.7 else {}
+        odd = random.random() < 0.1
+        yield random.choice(ODD) if odd else reading(random.choice("abcde"), second, x=random.uniform(-9, 9), **more)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_long_life_is_the_same_in_any_batching_and_through_any_crash(seed: int) -> None:
+    random = Random(seed)
+    recording, window = end_of(list(life(random))), random.choice([TUMBLING, HOPPING])
+    lengths = iter(lambda: random.randint(1, 40), 0)
+    fates = iter(lambda: random.choice(["go", "commit", "commit", "crash"]), "")
+    whole = run(recording, spec(window))
+
+    for other in (run(recording, spec(window), lengths), run_with_crashes(recording, spec(window), lengths, fates)):
+        assert other.scores == whole.scores
+        assert other.rejects == whole.rejects

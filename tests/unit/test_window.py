@@ -28,8 +28,10 @@ def add(windows: Windows, values: Floats, *, ts: Ints | None = None, device: int
         windows.widen(numbers[:1], names)
     block = int(windows.blocks(numbers[:1])[0])
     clock = np.arange(offset, offset + count)
-    columns = windows.columns(block, names)
-    windows.add(block, Arrivals(numbers, stamps // windows.spec.hop_ms, stamps, clock, clock, columns, values))
+    reading = np.repeat(np.arange(count), len(names))
+    column = np.tile(windows.columns(block, names), count)
+    number = stamps // windows.spec.hop_ms
+    windows.add(block, Arrivals(numbers, number, stamps, clock, clock, reading, column, values.ravel()))
 
 
 def close(windows: Windows, until: int = EVERYTHING, devices: int = 4) -> list[Closed]:
