@@ -162,12 +162,11 @@ class Recording:
     seed: int = 7
     devices: int = 12
     seconds: int = 90
-    start: int = 0
-    """Epoch ms; an hour ago when left out."""
+    start: int = 1_700_000_000_000
+    """Epoch ms."""
     sent: list[Sent] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.start = self.start or int(time.time() * 1000) // 60_000 * 60_000 - HOUR_MS
         self.sent = list(self._records(random.Random(self.seed)))
 
     @property
