@@ -38,7 +38,7 @@ from tidewatch.children import Child, override
 from tidewatch.console import err
 from tidewatch.servers import KafkaServer
 from tidewatch.settings import InForce
-from tidewatch.stack import is_embedded, prepare_topics
+from tidewatch.stack import is_embedded, prepare_topics, remove_topics
 from tidewatch.tail import drained
 from tidewatch.wiring import stream_spec, train_spec
 from tidewatch.writing import Kind, write_once
@@ -152,6 +152,7 @@ def through_kafka(job: Job, folder: Path) -> Result:
         changes = {"kafka.bootstrap": broker.bootstrap, "topics.prefix": f"{name}.", "worker.app": name}
         files = {"worker.fleet": folder / "fleet.arrow", "parquet.folder": folder / "parquet"}
         in_force = override(job.in_force, {**changes, **files})
+        stack.callback(remove_topics, broker, in_force.settings.topics.names())
         _stream(in_force, job.recording, folder)
     found = (
         dataset(folder / "parquet", "predictions")

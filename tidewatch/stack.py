@@ -118,6 +118,14 @@ def prepare_topics(broker: Broker, topics: Topics, *, partitions: int, replicati
     return EMBEDDED_PARTITIONS
 
 
+def remove_topics(broker: Broker, topics: Topics) -> None:
+    """Delete what topics there are, with all they hold."""
+    admin = quiet_admin(broker)
+    present = admin.list_topics(timeout=10).topics
+    for future in admin.delete_topics([name for name in topics.names() if name in present]).values():
+        future.result()
+
+
 @contextmanager
 def embedded_redis() -> Iterator[LocalRedis]:
     """A ``redis-server`` of our own where one is installed, else fakeredis in a thread of this process.
