@@ -252,7 +252,9 @@ class Partition:
         messages = [self._remember(names[number], number) for number in sorted(self._dirty)]
         self._dirty.clear()
         floor, clock = self._intake.windows.floor() or (self.next_offset, self._clocks.partition)
-        self._excluded = [offset for offset in self._excluded if offset >= floor]
+        # a held reading that is believed after all opens its window below the floor of today
+        needed = min([floor, *(int(held.records.offsets[0]) for held in self._held.values())])
+        self._excluded = [offset for offset in self._excluded if offset >= needed]
         state = PartitionState(self.next_offset, self._clocks.partition, floor, clock, self._excluded)
         key = partition_key(self.scope, self.number)
         return [*messages, Message(self._topics.state, key, encode(state), [], self.number)]
