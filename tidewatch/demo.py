@@ -83,6 +83,7 @@ class Demo:
 
         Raises:
             TidewatchError: a part ended or does not answer.
+            KeyboardInterrupt: it was told to stop before it went live.
         """
         began = time.monotonic()
         settings = self.in_force.settings
@@ -99,7 +100,7 @@ class Demo:
             deadline = None if self.scene.lasting_s is None else began + self.scene.lasting_s - _RESERVE_S
             live = self._live(simulated, target, Watchman(children, self.stop, deadline))
             punctuate(target, simulated.now)
-            self.say("draining")
+            self.say("draining and counting; Ctrl-C ends it at once")
             drained(self.stack.broker, settings.worker.app, [target.topic], within_s=_DRAIN_S)
         with ThreadPoolExecutor() as pool:  # each spends its time on joining a group
             list(pool.map(partial(write_once, settings), Kind))
@@ -136,7 +137,9 @@ class Demo:
 
     def _await(self, arrived: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE_S
-        while not arrived() and not self.stop.is_set():
+        while not arrived():
+            if self.stop.is_set():
+                raise KeyboardInterrupt
             if time.monotonic() > deadline:
                 raise UnavailableError(f"Waited {_PATIENCE_S:g} s for {what}; see the logs in {self.folder}.")
             time.sleep(0.2)
