@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from producers.sensors import SensorFleet
 from scorers.errors import ConfigError, InputError, TidewatchError
 from tidewatch.cli import app, main
+from tidewatch.commands.feed import before
 from tidewatch.servers import free_ports
+from tidewatch.stack import embedded_broker
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
 COMMANDS += ["compare", "alerts", "top", "config", "doctor"]
@@ -174,6 +178,28 @@ def test_a_redis_that_does_not_answer_is_told_with_its_variable(
     assert "TIDEWATCH_REDIS" in told
 
 
+def test_a_kafka_that_does_not_answer_is_told_with_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    code, told = ended(capsys, monkeypatch, f"--kafka 127.0.0.1:{port} worker")
+
+    assert code == 4
+    assert told.startswith("error: ")
+    assert "TIDEWATCH_KAFKA" in told
+
+
+def test_a_worker_refuses_a_corrupt_fleet() -> None:
+    Path("fleet.arrow").write_bytes(b"ARROW1 and then nothing of use")
+    with embedded_broker() as broker:
+        flags = ["--kafka", broker.bootstrap, "--set", "worker.fleet=fleet.arrow"]
+        done = program(*flags, "worker")
+
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: fleet.arrow ")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("toml", "names"),
     [
@@ -202,17 +228,32 @@ def test_settings_in_force_hide_secrets() -> None:
     assert rows["kafka.options"]["value"] == "sasl.password=********"
 
 
-def test_output_for_a_pipe_has_no_codes_for_a_terminal() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tidewatch", "config"], capture_output=True, text=True, timeout=60, check=True
-    )
+def test_simulated_data_ends_where_it_was_told_to() -> None:
+    fleet = SensorFleet(3, start=60_000, fault_rate=3_000).build()
+    batches = list(before(fleet.batches(), 60_000 + 5_000))
+    stamps = np.concatenate([batch.ts for batch in batches])
 
+    # one reading a device and second; a run of 8 192 of them reaches far past the end
+    assert len(stamps) == sum(len(batch) for batch in batches) == 3 * 5
+    assert stamps.max() < 65_000
+    assert all(fault.start < 65_000 for batch in batches for fault in batch.faults)
+
+
+def program(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command as a process of its own."""
+    command = [sys.executable, "-m", "tidewatch", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_output_for_a_pipe_has_no_codes_for_a_terminal() -> None:
+    done = program("config")
+
+    assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_faust_takes_none_of_our_flags() -> None:
-    command = [sys.executable, "-m", "tidewatch", "replay", "nothing", "--loop"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = program("replay", "nothing", "--loop")
 
     assert done.returncode == 3
     assert "'nothing'" in done.stderr
