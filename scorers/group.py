@@ -103,15 +103,19 @@ class Group:
         return result
 
     def _block(self, model: Rows, z: Floats) -> Distances:
-        """Distances of ``w`` windows of each of ``c`` devices: model (c,), z (c, w, p)."""
+        """Distances of ``w`` windows of each of ``c`` devices: model (c,), z (c, w, p).
+
+        Every sum runs over one window's numbers in one order (einsum's own loops, not BLAS), so that a window's
+        bits do not depend on the company it is scored in.
+        """
         width = z.shape[-1]
         stack, bias = self._gather(model)
-        products = z @ stack.transpose(0, 2, 1)
+        products = np.einsum("cwp,crp->cwr", z, stack)
         whitened = products[..., :width]
         norm = np.einsum("cwp,cwp->cw", whitened, whitened)
         near = logsumexp(bias[:, None, width:] + products[..., width:])
         kernel = np.maximum((self.total[model, None] - near) / self.gamma[model, None] + norm, 0.0)
-        return Distances(kernel, np.sqrt(norm), z * (whitened @ stack[:, :width]))
+        return Distances(kernel, np.sqrt(norm), z * np.einsum("cwr,crp->cwp", whitened, stack[:, :width]))
 
     def _gather(self, model: Rows) -> tuple[Floats, Floats]:
         """Stack (c, rows, p) and bias (c, rows) of models (c,), as long as the longest of them."""

@@ -30,6 +30,8 @@ LARGEST = 1e100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _SHOWN = 120
+_MOST_UNIFORM = 512
+"""Metrics beyond which no decoder is made for them: it would be large, and kept."""
 
 
 class Reading(msgspec.Struct, gc=False):
@@ -272,6 +274,8 @@ read_fast: Parse = msgspec.json.Decoder(Reading).decode
 def read_uniform(values: Sequence[bytes]) -> Decoded:
     """Readings that all have the metrics of the first, by a decoder made for these: half the cost of a dict each."""
     names = tuple(read_fast(values[0]).values)
+    if len(names) > _MOST_UNIFORM:
+        raise Refused(Reason.TOO_MANY_METRICS, "no decoder is made for so many")
     readings = list(map(_decoder(names), values))
     count, width = len(readings), len(names)
     measured = map(msgspec.structs.astuple, map(attrgetter("values"), readings))

@@ -15,6 +15,8 @@ from stream.contracts import Topics
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_REJECT_BYTES = 64 * 1024 * 1024
+"""A reject is its record and headers, and may have been compressed better on its way in."""
 DAY_MS = 86_400_000
 
 Setting = str | int | float | bool
@@ -70,10 +72,8 @@ def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     keep = size | {"retention.ms": str(7 * DAY_MS)}
     compact = size | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
-    return [
-        NewTopic(name, partitions, replication, config=compact if name == topics.state else keep)
-        for name in topics.names()
-    ]
+    special = {topics.state: compact, topics.rejects: keep | {"max.message.bytes": str(MAX_REJECT_BYTES)}}
+    return [NewTopic(name, partitions, replication, config=special.get(name, keep)) for name in topics.names()]
 
 
 def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replication: int = 1) -> list[str]:

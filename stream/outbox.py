@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 _PAUSE_S = 0.5
 _OPERATION_S = 10.0
 _TRANSACTION_MS = 60_000
+_LARGEST = 1_000_000_000
+"""librdkafka's own limit, before compression: what came in must go out, if only as a reject."""
 
 
 class FencedError(TidewatchError):
@@ -41,6 +43,7 @@ class Outbox:
             broker,
             transactional_id=identity,
             transaction_timeout_ms=_TRANSACTION_MS,
+            message_max_bytes=_LARGEST,
             linger_ms=5,
         )
 

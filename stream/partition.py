@@ -264,6 +264,8 @@ class Partition:
         held = self._held.get(number)
         state = DeviceState(int(self._clocks.clock[number]), closed, self._intake.metrics(number))
         state.watch = self._outcomes.alerting.watched.get(number)
+        heard = int(self._clocks.heard[number])
+        state.heard = None if heard == NEVER else heard
         if held:
             offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
             state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
@@ -277,6 +279,8 @@ class Partition:
         device = self._number(list(memory.devices))
         for number, state in zip(device.tolist(), memory.devices.values(), strict=True):
             self._clocks.clock[number], self._clocks.quiet[number] = state.clock, state.closed
+            if state.heard is not None:
+                self._clocks.heard[number] = state.heard
             if state.watch:
                 self._outcomes.alerting.watched[number] = state.watch
             if state.held:

@@ -30,6 +30,8 @@ class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
     """Every metric the device has sent: a new one may be one too many."""
     watch: Watch | None = None
     held: Held | None = None
+    heard: int | None = None
+    """The partition's clock when the device was last heard."""
 
 
 class PartitionState(msgspec.Struct):

@@ -294,14 +294,14 @@ def test_iso_stamps_and_the_narrow_shape_are_read_too() -> None:
 
 SECONDS = st.integers(0, 600).map(lambda tenth: tenth / 10)
 VALUES = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 3))
-READINGS = st.lists(
+RECORDINGS = st.lists(
     st.builds(lambda d, s, x, y: reading(d, s, x=x, y=y), st.sampled_from("abc"), SECONDS, VALUES, VALUES),
     min_size=1,
     max_size=80,
 )
 NARROW = st.builds(lambda d, s, x: reading(d, s, x=x), st.sampled_from("abc"), SECONDS, VALUES)
 JUNK = st.sampled_from([b"", b"junk", reading("a", 86_400), reading("b", 40_000, z=1), reading("c", 7, w=1, v=2, u=3)])
-STREAMS = st.lists(st.one_of(READINGS, st.lists(NARROW, max_size=9), JUNK.map(lambda junk: [junk])), max_size=8).map(
+STREAMS = st.lists(st.one_of(RECORDINGS, st.lists(NARROW, max_size=9), JUNK.map(lambda junk: [junk])), max_size=8).map(
     lambda runs: list(chain.from_iterable(runs))
 )
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=8)
@@ -316,7 +316,7 @@ def forever(items: Sequence[Any], then: Any) -> Iterator[Any]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(recording=READINGS)
+@given(recording=RECORDINGS)
 def test_windows_equal_a_pandas_groupby(recording: list[bytes]) -> None:
     wide = spec(WindowSpec(grace_ms=100_000, idle_ms=10**9), dedupe=False)
     rows = pd.DataFrame([{**r["values"], "device": r["device_id"], "ts": r["ts"]} for r in map(json.loads, recording)])

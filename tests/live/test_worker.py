@@ -15,7 +15,7 @@ from producers.publish import Target, publish, punctuate
 from producers.sessions import ServerFleet
 from scorers.pack import save
 from stream.contracts import Reason, Score, Topics
-from stream.kafka import Broker
+from stream.kafka import MAX_MESSAGE_BYTES, Broker
 from tests.live.support import (
     PARTITIONS,
     PROJECT,
@@ -188,3 +188,16 @@ def test_without_kafka_commands_end_with_4_and_name_the_fix(tmp_path: Path) -> N
 
     assert [process.returncode for process in running] == [4, 4, 4]
     assert all("TIDEWATCH_KAFKA" in words and "Traceback" not in words for words in told)
+
+
+def test_a_record_as_large_as_the_topic_takes_is_rejected_whole(site: Site) -> None:
+    recording = Recording(seconds=20)
+    room = 200  # what Kafka's own framing of a record may take
+    large = b"\xff" * (MAX_MESSAGE_BYTES - room)
+    send(site, [*recording.sent[:100], (b"dev-1", large), *recording.sent[100:]])
+    finish(site, recording)
+    with Worker(site) as worker:
+        settle(site, worker)
+
+    assert large in [value for topic, _, value, _ in emitted(site) if topic == site.topics.rejects]
+    assert emitted(site) == expected(site)

@@ -8,7 +8,7 @@ import pytest
 from scorers.errors import ConfigError
 from stream import app
 from stream.contracts import Topics
-from stream.kafka import MAX_MESSAGE_BYTES, Broker, new_topics, unreachable
+from stream.kafka import MAX_MESSAGE_BYTES, MAX_REJECT_BYTES, Broker, new_topics, unreachable
 
 SECRET = "hunter2"
 SECURE = Broker("kafka:9092", {"security.protocol": "SASL_SSL", "sasl.password": SECRET})
@@ -41,7 +41,9 @@ def test_every_topic_is_made_with_partitions_and_a_size_limit() -> None:
 
     assert set(made) == set(topics.names()) == {f"p.{field.default}" for field in fields(Topics)}
     assert {(topic.num_partitions, topic.replication_factor) for topic in made.values()} == {(5, 3)}
-    assert {(topic.config or {})["max.message.bytes"] for topic in made.values()} == {str(MAX_MESSAGE_BYTES)}
+    sizes = {name: int((topic.config or {})["max.message.bytes"]) for name, topic in made.items()}
+    assert sizes.pop(topics.rejects) == MAX_REJECT_BYTES
+    assert set(sizes.values()) == {MAX_MESSAGE_BYTES}
 
 
 def test_only_the_state_is_compacted() -> None:

@@ -92,7 +92,7 @@ def test_a_device_is_remembered_when_a_window_of_it_has_closed() -> None:
     open_only, closed = memory(fed(1, 2).checkpoint()), memory(fed(1, 25).checkpoint())
 
     assert open_only.devices == {}
-    assert closed.devices == {"a": DeviceState(NOW + 25_000, NOW + 23_000, ["x"])}
+    assert closed.devices == {"a": DeviceState(NOW + 25_000, NOW + 23_000, ["x"], heard=NOW + 25_000)}
 
 
 def test_a_partition_remembers_where_its_open_windows_begin() -> None:
