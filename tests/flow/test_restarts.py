@@ -1,4 +1,4 @@
-"""Breaks that a fuzzer once found in what a restart brings back; each is held here by the shortest log that showed it."""
+"""Breaks that a fuzzer found in what a restart brings back, each by the shortest log that shows it."""
 
 from dataclasses import replace
 

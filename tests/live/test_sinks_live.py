@@ -126,6 +126,7 @@ def test_a_recording_played_twice_by_one_worker_and_by_two_gives_the_same_parque
         folder = tmp_path / f"by-{number}"
         folder.mkdir()
         sites.append(Site(broker, topics, folder))
+        save(trained(recording), sites[-1].fleet, created=recording.end)
     one, two = sites
     play(one, recording, [20], workers=1)
     play(two, recording, [0, 500, 5, 0, 50, 1, 0], workers=2)
