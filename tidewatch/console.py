@@ -5,14 +5,19 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stream.contracts import Alert
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "firing": "red", "resolved": "green"}
 
 
 class Level(StrEnum):
@@ -51,3 +56,16 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def alert_line(alert: Alert) -> str:
+    """One alert for a person: when, what, who, how odd, and why."""
+    at = datetime.fromtimestamp(alert.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    colour = COLOURS[alert.state]
+    causes = alert.contributors[:2] if alert.state == "firing" else []
+    why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
+    return f"{at}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
+
+
+def _number(value: float | None) -> str:
+    return "missing" if value is None else f"{value:.4g}"

@@ -29,11 +29,11 @@ from stream.contracts import Alert, Fault
 from stream.decode import LATEST
 from stream.kafka import Broker
 from tidewatch.children import Child
-from tidewatch.commands.learn import fit
-from tidewatch.commands.look import line
+from tidewatch.console import alert_line
 from tidewatch.settings import InForce, Settings
 from tidewatch.stack import Stack
 from tidewatch.tail import drained, follow, gather
+from tidewatch.training import fit
 from tidewatch.writing import Kind, write_once
 
 _DRAIN_S = 60.0
@@ -226,7 +226,7 @@ class Reporter:
     def _follow(self, broker: Broker, topic: str, say: Callable[[str], None]) -> None:
         try:
             for message in follow(broker, [topic], beginning=False, stop=self._done.is_set):
-                say(line(msgspec.json.decode(message.value() or b"", type=Alert)))
+                say(alert_line(msgspec.json.decode(message.value() or b"", type=Alert)))
         except UnavailableError as error:
             say(f"alerts can no longer be told: {error}")
 

@@ -1,10 +1,8 @@
 """Commands about models and how good they are: train, evaluate, compare."""
 
 import os
-import time
 from collections import Counter
 from dataclasses import asdict
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +11,13 @@ import typer
 from rich.table import Table
 
 from producers.recordings import data_root
-from scorers import pack
-from scorers.errors import ModelError
-from scorers.fleet import Fleet
-from scorers.train import Period, Training
-from scorers.train import train as train_fleet
+from scorers.train import Period
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch.commands.feed import AsJson, moment
-from tidewatch.console import emit, err, out, progress
-from tidewatch.settings import InForce, Settings
-from tidewatch.wiring import train_spec
+from tidewatch.console import emit, err, out
+from tidewatch.settings import InForce
+from tidewatch.training import fit
 
 
 def register(app: typer.Typer) -> None:
@@ -57,27 +51,6 @@ def train(
         if result.status != "trained":
             err.print(f"  {result.device}: {result.status}, {result.reason}")
     out.print(f"{counts['trained']} of {len(training.results)} devices have a model in {target}, version {version}")
-
-
-def fit(settings: Settings, folder: Path, target: Path, period: Period, workers: int | None) -> tuple[Training, str]:
-    """Train on a folder of statistics and save the fleet; the results and the fleet's version.
-
-    Raises:
-        InputError: there are no statistics there.
-        ModelError: not one device could be trained.
-    """
-    now = time.time_ns() // 1_000_000
-    version = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
-    with progress("training") as show:
-        cores = workers or os.cpu_count() or 1
-        training = train_fleet(folder, train_spec(settings), period=period, workers=cores, progress=show)
-    if not training.models:
-        reasons = Counter(result.reason for result in training.results)
-        reason = reasons.most_common(1)[0][0] if reasons else "there were no devices"
-        raise ModelError(f"No device of {folder} could be trained, mostly because {reason}; record more first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pack.save(Fleet.of(training.models, version), target, now)
-    return training, version
 
 
 class Through(StrEnum):

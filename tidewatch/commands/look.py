@@ -14,12 +14,10 @@ from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Alert
 from tidewatch import doctor as checks
 from tidewatch.commands.feed import AsJson
-from tidewatch.console import emit, out
+from tidewatch.console import COLOURS, alert_line, emit, out
 from tidewatch.settings import InForce, Settings
 from tidewatch.tail import follow, gather
 from tidewatch.wiring import until_signalled
-
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "firing": "red", "resolved": "green"}
 
 
 def register(app: typer.Typer) -> None:
@@ -45,20 +43,7 @@ def alerts(
             if as_json:
                 emit(msgspec.to_builtins(alert))
             else:
-                out.print(line(alert), soft_wrap=True)
-
-
-def line(alert: Alert) -> str:
-    """One alert for a person: when, what, who, how odd, and why."""
-    at = datetime.fromtimestamp(alert.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    colour = _COLOURS[alert.state]
-    causes = alert.contributors[:2] if alert.state == "firing" else []
-    why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
-    return f"{at}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
-
-
-def _number(value: float | None) -> str:
-    return "missing" if value is None else f"{value:.4g}"
+                out.print(alert_line(alert), soft_wrap=True)
 
 
 def top(
@@ -144,7 +129,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         emit([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            colour = _COLOURS[finding.state]
+            colour = COLOURS[finding.state]
             out.print(f"[{colour}]{finding.state:<4}[/] {finding.name}: {finding.detail}", soft_wrap=True)
             if finding.fix:
                 out.print(f"       {finding.fix}", soft_wrap=True)
