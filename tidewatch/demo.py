@@ -296,7 +296,7 @@ class Account:
 
     def _redis_keys(self) -> int:
         with redis.Redis.from_url(self.stack.redis_url, socket_timeout=10) as client:
-            return sum(1 for _ in client.scan_iter("tw:*", count=1_000))
+            return sum(1 for _ in client.scan_iter(f"{self.settings.redis_sink.prefix}:*", count=1_000))
 
 
 _COUNTS = """

@@ -202,6 +202,11 @@ class Parquet(_Group):
 class RedisSink(_Group):
     """The Redis sink."""
 
+    prefix: str = Field(
+        default="tw",
+        pattern=r"^[A-Za-z0-9._-]{1,50}$",
+        description="Begins every key, so installations can share a Redis.",
+    )
     history: int = Field(default=100, ge=1, description="Windows kept per device in its recent history.")
     expire_s: int = Field(default=86_400, ge=1, description="Seconds after which a silent device is forgotten.")
 
@@ -213,11 +218,14 @@ class Training(_Group):
         default=0.05, gt=0, le=1, description="Share of training windows allowed outside (Schölkopf 2001)."
     )
     false_alarm_rate: float = Field(
-        default=0.002, gt=0, lt=1, description="Share of healthy windows that may be flagged; set on held-out windows."
+        default=0.002,
+        gt=0,
+        lt=0.5,
+        description="Share of healthy windows that may be flagged; set on held-out windows.",
     )
-    min_windows: int = Field(default=50, ge=2, description="Devices with fewer windows keep learning.")
+    min_windows: int = Field(default=50, ge=14, description="Devices with fewer windows keep learning.")
     max_windows: int = Field(
-        default=2_000, ge=2, description="At most this many windows per device, evenly spaced, are used."
+        default=2_000, ge=14, description="Only so many windows of a device, the most recent, are used."
     )
 
     @model_validator(mode="after")

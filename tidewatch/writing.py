@@ -38,7 +38,7 @@ def build(settings: Settings, kind: Kind) -> Sink:
         return ParquetSink(ParquetSpec(parquet.folder, parquet.max_rows, parquet.max_seconds), topics)
     kept = settings.redis_sink
     address = settings.redis.url.get_secret_value()
-    return RedisSink(RedisSpec(address, history=kept.history, expire_s=kept.expire_s), topics)
+    return RedisSink(RedisSpec(address, prefix=kept.prefix, history=kept.history, expire_s=kept.expire_s), topics)
 
 
 def _run(

@@ -74,14 +74,15 @@ def _oddest(settings: Settings, count: int) -> list[dict[str, str]]:
         UnavailableError: Redis does not answer.
         ConfigError: ``redis.url`` is no address.
     """
+    prefix = settings.redis_sink.prefix
     try:
         client: Any = redis.Redis.from_url(
             settings.redis.url.get_secret_value(), socket_timeout=5, decode_responses=True
         )
-        names = client.zrevrange("tw:oddest", 0, count - 1)
+        names = client.zrevrange(f"{prefix}:oddest", 0, count - 1)
         pipe = client.pipeline(transaction=False)
         for name in names:
-            pipe.hgetall(f"tw:device:{name}")
+            pipe.hgetall(f"{prefix}:device:{name}")
         states = pipe.execute()
     except ValueError as error:
         raise ConfigError(f"redis.url is no address of Redis ({error}); set it as redis://host:6379/0.") from error
