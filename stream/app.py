@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import ssl
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -31,7 +30,6 @@ _SILENCE_S = 5.0
 _FLEET_S = 2.0
 _REPORT_S = 1.0
 _FETCH_RECORDS = 10_000
-_SWITCH_S = 0.02
 
 
 def sources(topics: Topics) -> tuple[Source, ...]:
@@ -215,8 +213,6 @@ def run(app: App, *, loglevel: str = "WARNING") -> None:
     """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke."""
     # decoding makes many short-lived dicts that never form cycles
     gc.set_threshold(100_000, 50, 50)
-    # the client's thread unpacks while the loop computes: let each go on for a while
-    sys.setswitchinterval(_SWITCH_S)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
