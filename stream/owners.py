@@ -1,6 +1,6 @@
 """The shell around each partition's core: who owns it, its epochs, its transactions.
 
-An epoch ends about a second after its first output. Its messages and the checkpoint go out in one
+An epoch ends about a second after its first output, or in a lull. Its messages and the checkpoint go out in one
 transaction, off the event loop, while the core goes on with the next; only then does the floor move.
 """
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _CLOSE_S = 6.0
 _PROGRESS_S = 2.0
+_LULL_S = 0.25
+"""A pause in which an epoch may as well end: nothing is gained by waiting for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,8 @@ class Owners:
         if owner.commit is not None or owner.core.reliving:
             return
         full = len(owner.pending) >= self._worker.max_epoch
-        due = owner.pending and (full or now - owner.since >= self._worker.epoch_s)
+        lull = now - owner.heard >= _LULL_S
+        due = owner.pending and (full or lull or now - owner.since >= self._worker.epoch_s)
         # records that bring nothing about count as progress too, or the lag would never end
         moved = owner.core.next_offset > owner.told and now - owner.ended >= _PROGRESS_S
         if due or moved:
