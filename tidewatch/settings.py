@@ -153,7 +153,9 @@ class Worker(_Group):
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
         description="Name of the consumer group and of its transactions; workers with the same name share the work.",
     )
-    epoch_s: Seconds = Field(default=1.0, description="How often outputs, state and progress are committed together.")
+    epoch_s: Seconds = Field(
+        default=1.0, description="How often outputs, state and progress are committed together; sooner in a lull."
+    )
     fleet: Folder = Field(
         default=Path("var/fleet.arrow"), description="The trained models; picked up anew when they change."
     )
