@@ -115,6 +115,28 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def terminate(self) -> None:
+        """Ask it to end, and wait for nothing."""
+        self._send(signal.SIGTERM)
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended by itself or when asked to; None while it runs, or after ``kill``."""
+        return None if self._process is None else self._process.poll()
+
+    def wait(self, within_s: float) -> int:
+        """Until it ends by itself; how.
+
+        Raises:
+            UnavailableError: it does not, in time.
+        """
+        if self._process is None:
+            raise UnavailableError(f"{self._name} does not run.")
+        try:
+            return self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise UnavailableError(f"{self._name} did not end within {within_s:g} s:\n{self.tail()}") from None
+
     def pause(self) -> None:
         """Freeze it: connections stay, nothing answers."""
         self._send(signal.SIGSTOP)
