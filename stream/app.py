@@ -74,6 +74,7 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
     app.on_partitions_revoked.connect(_revoker(app), weak=False)
     app.on_before_shutdown.connect(_closer(app), weak=False)
     owners.failed = _crasher(app)
+    owners.fenced = _rejoiner(app)
     return app
 
 
@@ -84,6 +85,17 @@ def _crasher(app: App) -> Callable[[BaseException], None]:
         crashing.add(asyncio.ensure_future(app.crash(error)))
 
     return crash
+
+
+def _rejoiner(app: App) -> Callable[[], None]:
+    rejoining: set[asyncio.Future[None]] = set()
+
+    def rejoin() -> None:
+        consumer = app.consumer
+        if isinstance(consumer, Consumer):
+            rejoining.add(asyncio.ensure_future(consumer.rejoin()))
+
+    return rejoin
 
 
 def _feeder(app: App) -> Callable[[Any], Any]:

@@ -71,7 +71,9 @@ def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list
     """
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     keep = size | {"retention.ms": str(7 * DAY_MS)}
-    compact = size | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+    # only closed segments are compacted: small ones keep a take-over as short as the state is small
+    segment = {"segment.bytes": str(16 * 1024 * 1024), "segment.ms": str(10 * 60_000)}
+    compact = size | segment | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
     special = {topics.state: compact, topics.rejects: keep | {"max.message.bytes": str(MAX_REJECT_BYTES)}}
     return [NewTopic(name, partitions, replication, config=special.get(name, keep)) for name in topics.names()]
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,6 +64,8 @@ class Owner:
     told: int = 0
     """The next offset as the last checkpoint has it."""
     commit: "asyncio.Task[None] | None" = None
+    leaving: bool = False
+    """Whether the group has taken it away."""
 
     def collect(self, messages: list[Message], now: float) -> None:
         """Add what is to go out."""
@@ -75,6 +77,25 @@ class Owner:
     def identity(self) -> TP:
         """The partition."""
         return TP(self.core.source.topic, self.core.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Partitions on their way to where their last owners left them."""
+
+    owners: Sequence[Owner]
+    began: float
+    restored: float
+    """When all their state had been read."""
+    records: int
+    """Records to be read again to fill open windows; nothing comes out until then."""
+
+    def report(self, now: float) -> str:
+        """How long it took, in a line."""
+        return (
+            f"recovered {len(self.owners)} partitions in {now - self.began:.2f} s: "
+            f"their state in {self.restored - self.began:.2f} s, then {self.records:,} records read again"
+        )
 
 
 class Owners:
@@ -97,8 +118,13 @@ class Owners:
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="outbox")
         self._past: Counter[str] = Counter()
+        self._takeover: Takeover | None = None
         self.failed: Callable[[BaseException], None] = lambda error: log.error("epoch failed: %s", error)
         """Called when a partition cannot go on."""
+        self.fenced: Callable[[], None] = lambda: None
+        """Called when a partition has another owner, or none: the group must say whose it is."""
+        self.recovered: Callable[[str], None] = log.info
+        """Called with a line about it when all that was taken over is where its last owners left it."""
 
     # --- what the transport asks ---------------------------------------------------------------
 
@@ -135,8 +161,21 @@ class Owners:
         began = time.monotonic()
         owned = await asyncio.gather(*(self._take(tp) for tp in sorted(partitions)))
         if owned:
-            log.info("took over %d partitions in %.2f s", len(owned), time.monotonic() - began)
+            again = sum(owner.core.next_offset - (owner.floor or 0) for owner in owned)
+            self._takeover = Takeover(owned, began, time.monotonic(), again)
+            log.info("took over %d partitions in %.2f s", len(owned), self._takeover.restored - began)
+            self._recover()
         return {tp: owner.floor for tp, owner in zip(sorted(partitions), owned, strict=True)}
+
+    def _recover(self) -> None:
+        """Tell once nothing of what was taken over last is still reading again."""
+        takeover = self._takeover
+        if takeover and not any(owner.core.reliving for owner in takeover.owners if self._holds(owner)):
+            self._takeover = None
+            self.recovered(takeover.report(time.monotonic()))
+
+    def _holds(self, owner: Owner) -> bool:
+        return self._owned.get(owner.identity) is owner
 
     async def _take(self, tp: TP) -> Owner:
         identity = f"{self._worker.app}-{tp.topic}-{tp.partition}"
@@ -158,13 +197,18 @@ class Owners:
         owners = [self._owned[tp] for tp in list(partitions) if tp in self._owned]
         await asyncio.gather(*(self._finish(owner) for owner in owners))
         for owner in owners:
+            self._drop(owner)
+
+    def _drop(self, owner: Owner) -> None:
+        if self._holds(owner):
             self._past.update(owner.core.counts)
             del self._owned[owner.identity]
 
     async def _finish(self, owner: Owner) -> None:
+        owner.leaving = True
         if owner.commit:
             await asyncio.wait([owner.commit])
-        if owner.pending and self._owned.get(owner.identity) is owner:
+        if owner.pending and self._holds(owner):
             await self._commit(owner)
         await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.close)
 
@@ -182,6 +226,7 @@ class Owners:
             return
         now = owner.heard = time.monotonic()
         owner.collect(owner.core.feed(fetch.records), now)
+        self._recover()
         if len(owner.pending) >= self._worker.max_epoch and owner.commit:
             await asyncio.wait([owner.commit])
         self._end_epoch(owner, now)
@@ -236,11 +281,13 @@ class Owners:
             owner.floor = floor
         except FencedError as error:
             log.warning("%s", error)
-            self._owned.pop(owner.identity, None)
+            self._drop(owner)
+            if not owner.leaving:
+                self.fenced()
         except StoppedError as error:
             log.warning("%s", error)
         except BrokenError as error:
-            self._owned.pop(owner.identity, None)
+            self._drop(owner)
             self.failed(error)
         finally:
             owner.commit = None

@@ -45,8 +45,36 @@ class Fetch:
         self.life = life
 
 
+class Thread(aiokafka.AIOKafkaConsumerThread):
+    """The thread that Kafka's client lives in."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        reader = super()._create_worker_consumer(transport)
+        # Faust would set it along with its own transactions; what a producer took back was never sent
+        reader._isolation_level = "read_committed"  # noqa: SLF001 - read once, when the client starts
+        return reader
+
+    async def rejoin(self) -> None:
+        """Leave it to the group once more who owns what."""
+
+        async def ask() -> None:
+            coordinator: Any = self._ensure_consumer()._coordinator  # noqa: SLF001 - aiokafka offers no public way
+            coordinator.request_rejoin()
+
+        await self.call_thread(ask)
+
+
 class Consumer(aiokafka.Consumer):
     """The batching consumer."""
+
+    _thread: Thread
+
+    def _new_consumer_thread(self) -> Thread:
+        return Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def rejoin(self) -> None:
+        """Take over anew whatever the group says is ours."""
+        await self._thread.rejoin()
 
     @property
     def _owners(self) -> Owners:

@@ -120,6 +120,14 @@ class Worker:
         self._process.send_signal(how)
         return self._process.wait(within_s)
 
+    def freeze(self) -> None:
+        """Stop it where it is, as a machine does that is out of breath."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after ``freeze``."""
+        self._process.send_signal(signal.SIGCONT)
+
     @property
     def log(self) -> str:
         """What it has said so far."""

@@ -15,7 +15,7 @@ from producers.publish import Target, publish, punctuate
 from producers.sessions import ServerFleet
 from scorers.pack import save
 from stream.contracts import Reason, Score, Topics
-from stream.kafka import MAX_MESSAGE_BYTES, Broker
+from stream.kafka import MAX_MESSAGE_BYTES, Broker, producer
 from tests.live.support import (
     PARTITIONS,
     PROJECT,
@@ -200,4 +200,64 @@ def test_a_record_as_large_as_the_topic_takes_is_rejected_whole(site: Site) -> N
         settle(site, worker)
 
     assert large in [value for topic, _, value, _ in emitted(site) if topic == site.topics.rejects]
+    assert emitted(site) == expected(site)
+
+
+def test_a_worker_fenced_by_a_stranger_takes_its_partition_again(site: Site) -> None:
+    recording = Recording()
+    half = len(recording.sent) // 2
+    with Worker(site) as worker:
+        send(site, recording.sent[:half])
+        eventually(more_than(site, 20), "windows come out", [worker])
+        for number in range(PARTITIONS):
+            identity = f"{site.app}-{site.topics.readings}-{number}"
+            producer(site.broker, transactional_id=identity).init_transactions(30)
+        send(site, recording.sent[half:])
+        finish(site, recording)
+        settle(site, worker)
+        code = worker.end(signal.SIGTERM, GRACEFUL_S)
+        told = worker.log
+
+    assert "has another owner" in told
+    assert emitted(site) == expected(site)
+    assert code == 0
+
+
+def test_a_worker_frozen_past_its_session_is_fenced_and_rejoins(site: Site) -> None:
+    recording = Recording()
+    third = len(recording.sent) // 3
+    with Worker(site) as zombie:
+        send(site, recording.sent[:third])
+        eventually(more_than(site, 20), "windows come out", [zombie])
+        zombie.freeze()
+        with Worker(site) as second:
+            send(site, recording.sent[third : 2 * third])
+            eventually(lambda: second.partitions == 2 * PARTITIONS, "the second owns everything", [second])
+            settled = scored(site)
+            eventually(more_than(site, settled), "windows come out", [second])
+            zombie.thaw()
+            eventually(lambda: zombie.partitions == second.partitions == PARTITIONS, "they share", [zombie, second])
+            send(site, recording.sent[2 * third :])
+            finish(site, recording)
+            settle(site, zombie, second)
+
+    assert emitted(site) == expected(site)
+
+
+def test_what_a_producer_took_back_was_never_sent(site: Site) -> None:
+    recording = Recording(seconds=30)
+    half = len(recording.sent) // 2
+    fickle = producer(site.broker, transactional_id=f"{site.prefix}fickle")
+    fickle.init_transactions(30)
+    fickle.begin_transaction()
+    send(site, recording.sent[:half])
+    for key, value in recording.sent[half:]:
+        fickle.produce(site.topics.readings, value, key)
+    fickle.flush(30)
+    fickle.abort_transaction(30)
+    send(site, recording.sent[half:])
+    finish(site, recording)
+    with Worker(site) as worker:
+        settle(site, worker)
+
     assert emitted(site) == expected(site)

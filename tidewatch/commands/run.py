@@ -36,6 +36,7 @@ def worker(
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     spec = worker_spec(settings)
     owners = Owners(broker, topics, stream.sources(topics), stream_spec(settings), spec)
+    owners.recovered = err.print
     app = stream.build(broker, owners, topics, spec)
     stream.follow_fleet(app, settings.worker.fleet)
     if report is not None:

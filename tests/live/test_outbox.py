@@ -1,0 +1,47 @@
+"""The transactions of one partition on real Kafka: what a zombie began is never seen."""
+
+import threading
+
+import pytest
+from confluent_kafka import KafkaException
+
+from stream.contracts import Topics
+from stream.encode import Message
+from stream.kafka import Broker
+from stream.outbox import FencedError, Outbox
+from tests.live.support import read
+
+
+def outbox(broker: Broker, topics: Topics) -> Outbox:
+    opened = Outbox(broker, f"{topics.scores}-0", threading.Event())
+    opened.open()
+    return opened
+
+
+def messages(topics: Topics, value: bytes) -> list[Message]:
+    return [Message(topics.scores, b"dev-1", value, []), Message(topics.state, b"state", value, [], 0)]
+
+
+def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(kafka: Broker, topics: Topics) -> None:
+    zombie = outbox(kafka, topics)
+    zombie.send(messages(topics, b"first"))
+    heir = outbox(kafka, topics)
+    with pytest.raises(FencedError, match="another owner"):
+        zombie.send(messages(topics, b"zombie"))
+    heir.send(messages(topics, b"heir"))
+
+    assert {message.value() for message in read(kafka, [topics.scores, topics.state])} == {b"first", b"heir"}
+
+
+def test_what_a_zombie_left_open_is_taken_back(kafka: Broker, topics: Topics) -> None:
+    zombie = outbox(kafka, topics)
+    zombie._producer.begin_transaction()  # noqa: SLF001 - frozen between two steps of send
+    for message in messages(topics, b"zombie"):
+        zombie._produce(message)  # noqa: SLF001
+    zombie._producer.flush(30)  # noqa: SLF001
+    heir = outbox(kafka, topics)
+    heir.send(messages(topics, b"heir"))
+    with pytest.raises(KafkaException):
+        zombie._producer.commit_transaction(30)  # noqa: SLF001
+
+    assert {message.value() for message in read(kafka, [topics.scores, topics.state])} == {b"heir"}
