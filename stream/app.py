@@ -3,21 +3,24 @@
 import asyncio
 import gc
 import logging
+import os
 import ssl
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import faust
 import msgspec
+from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from scorers.errors import ConfigError, FleetFileError
 from scorers.pack import fingerprint, load
 from stream.contracts import Topics
 from stream.decode import READINGS
-from stream.kafka import Broker
+from stream.kafka import Broker, unreachable
 from stream.owners import Owners, WorkerSpec
 from stream.partition import Source
 from stream.sessions import SESSIONS
@@ -30,6 +33,8 @@ _SILENCE_S = 5.0
 _FLEET_S = 2.0
 _REPORT_S = 1.0
 _FETCH_RECORDS = 10_000
+_LEAVE_S = 9.0
+"""What is done is out long before, or never will be: the next owner does it again."""
 
 
 def sources(topics: Topics) -> tuple[Source, ...]:
@@ -44,6 +49,19 @@ class App(faust.App):
     """A Faust app whose batched partitions are answered for by ``owners``."""
 
     owners: Owners
+
+    async def on_stop(self) -> None:
+        """Let go of the partitions first: Faust's own farewells may wait for a broker that is away."""
+        exit_in(_LEAVE_S, lambda: int(self.crashed))
+        await self.owners.close()
+        await super().on_stop()
+
+
+def exit_in(seconds: float, code: Callable[[], int]) -> None:
+    """End the process then, if it has not ended by itself."""
+    timer = threading.Timer(seconds, lambda: os._exit(code()))
+    timer.daemon = True
+    timer.start()
 
 
 def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) -> App:
@@ -72,7 +90,6 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
         app.agent(app.topic(topic, value_serializer="raw"), name=f"feed-{topic}")(_feeder(app))
     app.timer(_TICK_S)(_ticker(app))
     app.on_partitions_revoked.connect(_revoker(app), weak=False)
-    app.on_before_shutdown.connect(_closer(app), weak=False)
     owners.failed = _crasher(app)
     owners.fenced = _rejoiner(app)
     return app
@@ -125,13 +142,6 @@ def _revoker(app: App) -> Callable[..., Any]:
         await app.owners.release(tp for tp in partitions if app.owners.batched(tp.topic))
 
     return revoked
-
-
-def _closer(app: App) -> Callable[..., Any]:
-    async def closing(_: Any, **__: Any) -> None:
-        await app.owners.close()
-
-    return closing
 
 
 def follow_fleet(app: App, path: Path) -> None:
@@ -221,12 +231,19 @@ def credentials(options: Any) -> Any:
     )
 
 
-def run(app: App, *, loglevel: str = "WARNING") -> None:
-    """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke."""
+def run(app: App, broker: Broker, *, loglevel: str = "WARNING") -> None:
+    """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke.
+
+    Raises:
+        UnavailableError: ``broker`` does not answer at the start.
+    """
     # decoding makes many short-lived dicts that never form cycles
     gc.set_threshold(100_000, 50, 50)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None  # its cursor codes would end up in logs
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    except KafkaConnectionError as error:
+        raise unreachable(broker, error) from error

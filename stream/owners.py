@@ -27,7 +27,7 @@ from stream.transport import Fetch
 
 log = logging.getLogger(__name__)
 
-_CLOSE_S = 6.0
+_CLOSE_S = 5.0
 _PROGRESS_S = 2.0
 _LULL_S = 0.25
 """A pause in which an epoch may as well end: nothing is gained by waiting for more."""
@@ -52,7 +52,6 @@ class Owner:
 
     core: Partition
     outbox: Outbox
-    life: int
     floor: int | None = None
     pending: list[Message] = field(default_factory=list)
     since: float = 0.0
@@ -145,6 +144,11 @@ class Owners:
             except TimeoutError:
                 return
 
+    @property
+    def life(self) -> int:
+        """Counts the acquisitions."""
+        return self._life
+
     def arrive(self, records: Records) -> Fetch:
         """Count in what was fetched."""
         self._in_flight += len(records)
@@ -152,14 +156,19 @@ class Owners:
             self._room.clear()
         return Fetch(records, self._life)
 
-    async def acquire(self, partitions: set[TP]) -> dict[TP, int | None]:
-        """Take over partitions from whoever had them; where reading starts."""
-        await self.release(self._owned)
+    async def acquire(self, partitions: set[TP]) -> dict[TP, int | None] | None:
+        """Take over partitions from whoever had them; where reading starts, None once overtaken by another call."""
         self._life += 1
+        life = self._life
+        await self.release(self._owned)
+        if self._stop.is_set():
+            return {}
         self._in_flight = 0
         self._room.set()
         began = time.monotonic()
-        owned = await asyncio.gather(*(self._take(tp) for tp in sorted(partitions)))
+        owned = await asyncio.gather(*(self._take(tp, life) for tp in sorted(partitions)))
+        if life != self._life:
+            return None
         if owned:
             again = sum(owner.core.next_offset - (owner.floor or 0) for owner in owned)
             self._takeover = Takeover(owned, began, time.monotonic(), again)
@@ -177,13 +186,17 @@ class Owners:
     def _holds(self, owner: Owner) -> bool:
         return self._owned.get(owner.identity) is owner
 
-    async def _take(self, tp: TP) -> Owner:
+    async def _take(self, tp: TP, life: int) -> Owner:
         identity = f"{self._worker.app}-{tp.topic}-{tp.partition}"
         core = Partition(self._sources[tp.topic], tp.partition, self._spec, self._topics)
         loop = asyncio.get_running_loop()
         outbox, floor = await loop.run_in_executor(self._pool, self._open, identity, core)
         core.use(self.fleet)
-        owner = self._owned[tp] = Owner(core, outbox, self._life, floor, heard=time.monotonic(), told=core.next_offset)
+        owner = Owner(core, outbox, floor, heard=time.monotonic(), told=core.next_offset)
+        if life == self._life:
+            self._owned[tp] = owner
+        else:
+            self._pool.submit(outbox.close)
         return owner
 
     def _open(self, identity: str, core: Partition) -> tuple[Outbox, int | None]:

@@ -19,8 +19,15 @@ from stream.records import Records
 class Owners(Protocol):
     """Who answers for the partitions of the batched topics; found as ``app.owners``."""
 
-    async def acquire(self, partitions: set[TP]) -> dict[TP, int | None]:
-        """Take over partitions; where reading starts (None: where the group left off)."""
+    async def acquire(self, partitions: set[TP]) -> dict[TP, int | None] | None:
+        """Take over partitions; where reading starts (None: where the group left off).
+
+        None in place of all: another acquisition began meanwhile.
+        """
+
+    @property
+    def life(self) -> int:
+        """Counts the acquisitions."""
 
     async def room(self) -> None:
         """Return once more records may be fetched."""
@@ -65,9 +72,22 @@ class Thread(aiokafka.AIOKafkaConsumerThread):
 
 
 class Consumer(aiokafka.Consumer):
-    """The batching consumer."""
+    """The batching consumer.
+
+    What Kafka's client hands over counts only if it was asked for after the last seek, and from where it
+    was sought: Faust lets the client fetch while partitions change hands, and what comes of that begins
+    anywhere. Whatever is left out is sought again, or it would be lost.
+    """
 
     _thread: Thread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._settled: int | None = None
+        """The acquisition whose seeks are done; None while partitions change hands."""
+        self._wanted: dict[TP, int] = {}
+        """The next offset of each batched partition."""
+        self._left_out: set[TP] = set()
 
     def _new_consumer_thread(self) -> Thread:
         return Thread(self, loop=self.loop, beacon=self.beacon)
@@ -86,32 +106,58 @@ class Consumer(aiokafka.Consumer):
 
     async def perform_seek(self) -> None:
         """Go to where the owners want to read on."""
+        self._settled = None
         await super().perform_seek()
-        for tp, offset in (await self._owners.acquire(self._batched(self.assignment()))).items():
-            if offset is not None:
-                await self.seek(tp, offset)
+        starts = await self._owners.acquire(self._batched(self.assignment()))
+        if starts is None:
+            return
+        life = self._owners.life
+        wanted = {tp: await self._begin(tp) if start is None else start for tp, start in starts.items()}
+        for tp, offset in wanted.items():
+            await self.seek(tp, offset)
+        if life == self._owners.life:
+            self._wanted, self._left_out, self._settled = wanted, set(), life
+
+    async def _begin(self, tp: TP) -> int:
+        """Where the group left off, or the first record there is."""
+        committed = self._read_offset.get(tp)
+        return committed if committed is not None else (await self.earliest_offsets(tp))[tp]
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - Faust's signature
-        """Fetch; a run of records of a batched partition becomes one message.
-
-        What arrives while a rebalance has stopped the flow is dropped: every partition is sought
-        anew before the flow resumes.
-        """
+        """Fetch; a run of records of a batched partition becomes one message."""
         await self._owners.room()
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode asks for an event of its own
+        await self._seek_again()
+        settled = self._settled
         records, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
-        if not records or self.should_stop:
-            return
-        for tp, batch in records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return
-            if active is not None and tp not in active and tp not in self._buffered_partitions:
-                continue
+        for tp, batch in (records or {}).items():
+            current = settled is not None and settled == self._settled and self.flow_active and not self.should_stop
             if not self._owners.batched(tp.topic):
-                for record in batch:
-                    yield tp, self._to_message(tp, record)
-            elif batch:
-                yield tp, self._run(tp, batch)
+                if current and (active is None or tp in active):
+                    for record in batch:
+                        yield tp, self._to_message(tp, record)
+            elif not current or (active is not None and tp not in active) or tp not in self._wanted:
+                self._left_out.add(tp)
+            else:
+                run = self._since(batch, self._wanted[tp])
+                if run:
+                    self._wanted[tp] = run[-1].offset + 1
+                    yield tp, self._run(tp, run)
+
+    async def _seek_again(self) -> None:
+        """Go back to what was left out."""
+        while self._settled is not None and self._left_out:
+            tp = self._left_out.pop()
+            if tp in self._wanted:
+                await self.seek(tp, self._wanted[tp])
+
+    @staticmethod
+    def _since(batch: list[Any], offset: int) -> list[Any]:
+        """The records at ``offset`` and after."""
+        if batch and batch[0].offset >= offset:
+            return batch
+        return [record for record in batch if record.offset >= offset]
 
     def _run(self, tp: TP, batch: list[Any]) -> ConsumerMessage:
         values = [record.value for record in batch]

@@ -17,6 +17,8 @@ from stream.contracts import Alert
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+_AGAIN_S = 10.0
+
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "firing": "red", "resolved": "green"}
 
 
@@ -29,10 +31,31 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+class Seldom(logging.Filter):
+    """Lets Kafka's client repeat itself only so often; while a broker is away it would ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, object], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it may be said."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        what = (record.name, record.msg)
+        if record.created - self._said.get(what, 0.0) < _AGAIN_S:
+            return False
+        self._said[what] = record.created
+        return True
+
+
 def log_from(level: Level) -> None:
     """Log to stderr what is at least so serious."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger().setLevel(level.name)
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(held, Seldom) for held in handler.filters):
+            handler.addFilter(Seldom())
 
 
 def emit(result: Mapping[str, Any] | list[Any]) -> None:

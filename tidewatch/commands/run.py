@@ -41,7 +41,7 @@ def worker(
     stream.follow_fleet(app, settings.worker.fleet)
     if report is not None:
         stream.report_counts(app, report)
-    stream.run(app)
+    stream.run(app, broker)
 
 
 def sink(
