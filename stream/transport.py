@@ -112,16 +112,15 @@ class Consumer(aiokafka.Consumer):
         if starts is None:
             return
         life = self._owners.life
-        wanted = {tp: await self._begin(tp) if start is None else start for tp, start in starts.items()}
+        wanted = {tp: self._begin(tp) if start is None else start for tp, start in starts.items()}
         for tp, offset in wanted.items():
             await self.seek(tp, offset)
         if life == self._owners.life:
             self._wanted, self._left_out, self._settled = wanted, set(), life
 
-    async def _begin(self, tp: TP) -> int:
-        """Where the group left off, or the first record there is."""
-        committed = self._read_offset.get(tp)
-        return committed if committed is not None else (await self.earliest_offsets(tp))[tp]
+    def _begin(self, tp: TP) -> int:
+        """Where the group left off; else 0, from where Kafka's client goes on to the first record there is."""
+        return self._read_offset.get(tp) or 0
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - Faust's signature
         """Fetch; a run of records of a batched partition becomes one message."""

@@ -1,5 +1,6 @@
 """Commands that run for ever: the worker and the sinks."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def worker(
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     spec = worker_spec(settings)
     owners = Owners(broker, topics, stream.sources(topics), stream_spec(settings), spec)
-    owners.recovered = err.print
+    owners.recovered = partial(err.print, soft_wrap=True)
     app = stream.build(broker, owners, topics, spec)
     stream.follow_fleet(app, settings.worker.fleet)
     if report is not None:
