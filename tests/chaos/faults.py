@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.drive import Driver
@@ -53,11 +53,11 @@ class Schedule:
     _deck: list[Kind] = field(default_factory=list)
     _next: float = 3.0
 
-    def due(self, now: float) -> Fault | None:
-        """The fault to begin now, if any."""
+    def due(self, now: float, spared: Collection[str] = ()) -> Fault | None:
+        """The fault to begin now, if any; of no target in ``spared``."""
         if now < self._next:
             return None
-        fault = next(self._possible(now), None)
+        fault = next(self._possible(now, spared), None)
         self._next = now + self.chance.uniform(0.3, 1.7) * self.gap_s
         if fault:
             self.under_way.append(fault)
@@ -71,10 +71,10 @@ class Schedule:
             self.done.append(fault)
         return over
 
-    def _possible(self, now: float) -> Iterator[Fault]:
+    def _possible(self, now: float, spared: Collection[str]) -> Iterator[Fault]:
         if not self._deck:
             self._deck = self.chance.sample(self.kinds, len(self.kinds))
-        harmed = {fault.target for fault in self.under_way}
+        harmed = {fault.target for fault in self.under_way}.union(spared)
         for kind in list(self._deck):
             free = [target for target in kind.targets if target not in harmed]
             if free:

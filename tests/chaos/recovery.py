@@ -57,6 +57,11 @@ class Recovery:
         for loss in self.losses:
             loss.disturbed |= loss.seconds is None
 
+    @property
+    def measuring(self) -> bool:
+        """Whether a loss is not over yet that nothing else has disturbed so far."""
+        return any(loss.seconds is None and not loss.disturbed for loss in self.losses)
+
     def measured(self) -> list[float]:
         """Seconds, shortest first; of losses that nothing else disturbed."""
         return sorted(loss.seconds for loss in self.losses if loss.seconds is not None and not loss.disturbed)
