@@ -1,8 +1,12 @@
-"""Messages out: one Kafka transaction an epoch, fenced by topic and partition."""
+"""Messages out: epochs of outputs and state, fenced by topic and partition; exactly or at least once."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from functools import partial
+from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -13,11 +17,17 @@ from stream.kafka import Broker, consumer, producer
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.5
+_POLL_S = 0.02
 _OPERATION_S = 2.0
 """A call that takes longer is taken up again, if nobody has asked us to stop meanwhile."""
+_LINGER_MS = 5
+_FOR_EVER = 0
 _TRANSACTION_MS = 60_000
 _LARGEST = 1_000_000_000
 """librdkafka's own limit, before compression: what came in must go out, if only as a reject."""
+_FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001 - librdkafka's own codes carry the underscore
+_SPOILED = {KafkaError._STATE, KafkaError._FATAL}  # noqa: SLF001 - as above
+"""What producing says in a transaction that is lost already."""
 
 
 class FencedError(TidewatchError):
@@ -34,19 +44,17 @@ class StoppedError(UnavailableError):
     """The broker did not answer until we were told to stop."""
 
 
-class Outbox:
-    """A transactional producer for one partition; blocking, for use off the event loop."""
+class Delivery(StrEnum):
+    """What a crash may do to scores, alerts and rejects."""
 
-    def __init__(self, broker: Broker, identity: str, stop: threading.Event) -> None:
-        self._stop = stop
-        self._identity = identity
-        self._producer: Producer = producer(
-            broker,
-            transactional_id=identity,
-            transaction_timeout_ms=_TRANSACTION_MS,
-            message_max_bytes=_LARGEST,
-            linger_ms=5,
-        )
+    EXACTLY_ONCE = "exactly-once"
+    """Nothing."""
+    AT_LEAST_ONCE = "at-least-once"
+    """Those of its last epoch come out once more, with the same values."""
+
+
+class Outbox(Protocol):
+    """The way out of one partition; blocking, for use off the event loop. Fenced or broken, it can only be closed."""
 
     def open(self) -> None:
         """Fence whoever wrote for this partition before.
@@ -54,22 +62,52 @@ class Outbox:
         Raises:
             StoppedError: no answer until the stop.
         """
-        self._insist(lambda: self._producer.init_transactions(_OPERATION_S))
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Produce all of ``messages`` or none; waits out whatever passes.
+    def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
+        """Send an epoch, never its state without all of its outputs; waits out whatever passes.
 
         Raises:
             FencedError: another owner has taken over.
             BrokenError: the producer is beyond repair.
             StoppedError: no answer until the stop.
         """
-        while not self._attempt(messages):
-            log.warning("epoch of %s was aborted; once more", self._identity)
-            self._wait()
 
     def close(self) -> None:
         """Drop what is unsent; an open transaction is aborted by the next owner or the broker."""
+
+
+def outboxes(broker: Broker, delivery: Delivery, stop: threading.Event) -> Callable[[str], Outbox]:
+    """What makes the outbox of each identity; they give up once ``stop`` is set."""
+    if delivery is Delivery.EXACTLY_ONCE:
+        return partial(ExactlyOnce, broker, stop)
+    return partial(AtLeastOnce, broker, stop, Outlet(broker, stop))
+
+
+class ExactlyOnce:
+    """Outputs and state in one transaction: a producer for each partition."""
+
+    def __init__(self, broker: Broker, stop: threading.Event, identity: str) -> None:
+        self._stop = stop
+        self._identity = identity
+        self._producer: Producer = producer(
+            broker,
+            transactional_id=identity,
+            transaction_timeout_ms=_TRANSACTION_MS,
+            message_max_bytes=_LARGEST,
+            linger_ms=_LINGER_MS,
+        )
+
+    def open(self) -> None:
+        """Fence by initialising transactions."""
+        self._insist(lambda: self._producer.init_transactions(_OPERATION_S))
+
+    def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
+        """Produce all or none."""
+        while not self._attempt([*outputs, *state]):
+            self._wait()
+
+    def close(self) -> None:
+        """Leave it at that."""
         self._producer.purge()
         self._producer.flush(0)
 
@@ -80,33 +118,43 @@ class Outbox:
                 self._produce(message)
             self._insist(lambda: self._producer.commit_transaction(_OPERATION_S))
         except KafkaException as error:
-            self._judge(error.args[0])
-            self._insist(lambda: self._producer.abort_transaction(_OPERATION_S))
+            self._abort(error.args[0])
             return False
         return True
 
     def _produce(self, message: Message) -> None:
-        while True:
+        try:
+            while not _enqueue(self._producer, message):
+                self._producer.poll(_POLL_S)
+        except KafkaException as error:
+            if error.args[0].code() in _SPOILED:
+                # what was produced before has failed: a commit cannot succeed any more, and tells why
+                self._producer.commit_transaction(_OPERATION_S)
+            raise
+
+    def _abort(self, fault: KafkaError) -> None:
+        """Make room for another attempt, or raise because there cannot be one."""
+        if not fault.fatal():
+            log.warning("%s: %s; the epoch is sent again", self._identity, fault.str())
             try:
-                self._producer.produce(
-                    message.topic,
-                    message.value,
-                    message.key,
-                    partition=message.partition,
-                    headers=[*message.headers],
-                )
-            except BufferError:
-                self._producer.poll(0.1)
+                self._insist(lambda: self._producer.abort_transaction(_OPERATION_S))
+            except KafkaException as error:
+                fault = error.args[0]
             else:
                 return
+        if fault.code() in _FENCED:
+            raise FencedError(f"{self._identity} has another owner, or Kafka aborted what it had open for too long.")
+        raise BrokenError(f"{self._identity}: {fault.str()}")
 
     def _insist(self, operation: Callable[[], None]) -> None:
+        """Repeat what timed out: librdkafka takes up where it was."""
         while True:
             try:
                 operation()
             except KafkaException as error:
                 fault = error.args[0]
-                if not fault.retriable():
+                # a conflict would stay one: the call before was given up for good
+                if not fault.retriable() or fault.code() == KafkaError._CONFLICT:  # noqa: SLF001 - librdkafka's name
                     raise
                 log.warning("%s: %s; waiting", self._identity, fault.str())
                 self._wait()
@@ -117,12 +165,99 @@ class Outbox:
         if self._stop.wait(_PAUSE_S):
             raise StoppedError(f"Kafka did not answer for {self._identity!r} before the stop; the epoch is redone.")
 
-    def _judge(self, fault: KafkaError) -> None:
-        """Raise unless the transaction can be aborted and tried again."""
-        if fault.code() in {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}:  # noqa: SLF001 - librdkafka's own codes carry the underscore
-            raise FencedError(f"{self._identity} has another owner.")
-        if fault.fatal() or not fault.txn_requires_abort():
-            raise BrokenError(f"{self._identity}: {fault.str()}")
+
+class AtLeastOnce:
+    """Outputs through the outlet; then the state, in a transaction that a former owner cannot commit."""
+
+    def __init__(self, broker: Broker, stop: threading.Event, outlet: "Outlet", identity: str) -> None:
+        self._outlet = outlet
+        self._state = ExactlyOnce(broker, stop, identity)
+
+    def open(self) -> None:
+        """Fence by initialising transactions."""
+        self._state.open()
+
+    def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
+        """Outputs are there for all to see before the state is; a crash between doubles them."""
+        self._outlet.send(outputs)
+        self._state.send((), state)
+
+    def close(self) -> None:
+        """Leave it at that."""
+        self._state.close()
+
+
+class Outlet:
+    """One idempotent producer for the outputs of all partitions of a worker; blocking, for many threads."""
+
+    def __init__(self, broker: Broker, stop: threading.Event) -> None:
+        self._stop = stop
+        self._producer: Producer = producer(
+            broker, message_timeout_ms=_FOR_EVER, message_max_bytes=_LARGEST, linger_ms=_LINGER_MS
+        )
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Return once Kafka has acknowledged every message; what it refuses is sent again.
+
+        Raises:
+            BrokenError: the producer is beyond repair.
+            StoppedError: no answer until the stop.
+        """
+        while messages:
+            refused = self._attempt(messages)
+            messages = [message for message, _ in refused]
+            if refused:
+                message, fault = refused[0]
+                log.warning("%d for %s: %s; they are sent again", len(refused), message.topic, fault.str())
+                self._wait(_PAUSE_S)
+
+    def _attempt(self, messages: Sequence[Message]) -> list[tuple[Message, KafkaError]]:
+        """What was refused, and why."""
+        # appended to by whichever thread polls
+        reports: list[tuple[Message, KafkaError | None]] = []
+        for message in messages:
+            self._produce(message, reports)
+        while len(reports) < len(messages):
+            self._poll()
+        return [(message, fault) for message, fault in reports if fault is not None]
+
+    def _produce(self, message: Message, reports: list[tuple[Message, KafkaError | None]]) -> None:
+        try:
+            while not _enqueue(self._producer, message, lambda fault, _: reports.append((message, fault))):
+                self._poll()
+        except KafkaException as error:
+            fault = error.args[0]
+            if fault.code() == KafkaError._FATAL:  # noqa: SLF001 - librdkafka's name
+                raise BrokenError(f"The producer of outputs: {fault.str()}") from error
+            reports.append((message, fault))
+
+    def _poll(self) -> None:
+        # a fatal error is raised here once, in whatever thread; what it has cost is in the reports
+        with suppress(KafkaException, SystemError):
+            self._producer.poll(_POLL_S)
+        self._wait(0)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise StoppedError("Kafka did not take all outputs before the stop; the epoch is redone.")
+
+
+def _enqueue(
+    client: Producer, message: Message, report: Callable[[KafkaError | None, object], None] | None = None
+) -> bool:
+    """Whether there was room."""
+    try:
+        client.produce(
+            message.topic,
+            message.value,
+            message.key,
+            partition=message.partition,
+            headers=[*message.headers],
+            on_delivery=report,
+        )
+    except BufferError:
+        return False
+    return True
 
 
 def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event) -> Iterator[tuple[bytes, bytes]]:

@@ -1,7 +1,7 @@
-"""The shell around each partition's core: who owns it, its epochs, its transactions.
+"""The shell around each partition's core: who owns it, its epochs, its outbox.
 
-An epoch ends about a second after its first output, or in a lull. Its messages and the checkpoint go out in one
-transaction, off the event loop, while the core goes on with the next; only then does the floor move.
+An epoch ends about a second after its first output, or in a lull. Its messages and the checkpoint go out together,
+off the event loop, while the core goes on with the next; only then does the floor move.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from scorers.fleet import Fleet
 from stream.contracts import Topics
 from stream.encode import Message
 from stream.kafka import Broker
-from stream.outbox import BrokenError, FencedError, Outbox, StoppedError, remembered
+from stream.outbox import BrokenError, Delivery, FencedError, Outbox, StoppedError, outboxes, remembered
 from stream.partition import Partition, Source, StreamSpec
 from stream.records import Records
 from stream.state import recall
@@ -39,6 +39,7 @@ class WorkerSpec:
 
     app: str = "tidewatch"
     """Names the consumer group and, with topic and partition, the transactions."""
+    delivery: Delivery = Delivery.EXACTLY_ONCE
     epoch_s: float = 1.0
     max_in_flight: int = 100_000
     """Records fetched and not yet processed, all partitions together."""
@@ -115,6 +116,7 @@ class Owners:
         self._room = asyncio.Event()
         self._room.set()
         self._stop = threading.Event()
+        self._outbox = outboxes(broker, worker.delivery, self._stop)
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="outbox")
         self._past: Counter[str] = Counter()
         self._takeover: Takeover | None = None
@@ -200,7 +202,7 @@ class Owners:
         return owner
 
     def _open(self, identity: str, core: Partition) -> tuple[Outbox, int | None]:
-        outbox = Outbox(self._broker, identity, self._stop)
+        outbox = self._outbox(identity)
         outbox.open()
         records = remembered(self._broker, self._topics.state, core.number, self._stop)
         return outbox, core.restore(recall(core.scope, core.number, records))
@@ -287,10 +289,10 @@ class Owners:
             owner.commit = asyncio.ensure_future(self._commit(owner))
 
     async def _commit(self, owner: Owner) -> None:
-        messages = owner.pending + owner.core.checkpoint()
+        epoch = owner.pending, owner.core.checkpoint()
         floor, owner.told, owner.pending = owner.core.floor, owner.core.next_offset, []
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.send, messages)
+            await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.send, *epoch)
             owner.floor = floor
         except FencedError as error:
             log.warning("%s", error)

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from scorers.errors import ConfigError
 from stream.contracts import Topics
 from stream.kafka import Broker
+from stream.outbox import Delivery
 
 FILE = Path("tidewatch.toml")
 PREFIX = "TIDEWATCH_"
@@ -152,6 +153,10 @@ class Worker(_Group):
         default="tidewatch",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
         description="Name of the consumer group and of its transactions; workers with the same name share the work.",
+    )
+    delivery: Delivery = Field(
+        default=Delivery.EXACTLY_ONCE,
+        description="`exactly-once`, or `at-least-once`: faster, but a crash doubles the outputs of its last epoch.",
     )
     epoch_s: Seconds = Field(
         default=1.0, description="How often outputs, state and progress are committed together; sooner in a lull."

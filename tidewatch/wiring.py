@@ -32,7 +32,8 @@ def stream_spec(settings: Settings) -> StreamSpec:
 
 def worker_spec(settings: Settings) -> WorkerSpec:
     """How a worker process runs."""
-    return WorkerSpec(app=settings.worker.app, epoch_s=settings.worker.epoch_s)
+    worker = settings.worker
+    return WorkerSpec(app=worker.app, delivery=worker.delivery, epoch_s=worker.epoch_s)
 
 
 def train_spec(settings: Settings) -> TrainSpec:

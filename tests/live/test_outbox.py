@@ -8,12 +8,12 @@ from confluent_kafka import KafkaException
 from stream.contracts import Topics
 from stream.encode import Message
 from stream.kafka import Broker
-from stream.outbox import FencedError, Outbox
+from stream.outbox import ExactlyOnce, FencedError
 from tests.live.support import read
 
 
-def outbox(broker: Broker, topics: Topics) -> Outbox:
-    opened = Outbox(broker, f"{topics.scores}-0", threading.Event())
+def outbox(broker: Broker, topics: Topics) -> ExactlyOnce:
+    opened = ExactlyOnce(broker, threading.Event(), f"{topics.scores}-0")
     opened.open()
     return opened
 
@@ -24,11 +24,11 @@ def messages(topics: Topics, value: bytes) -> list[Message]:
 
 def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(kafka: Broker, topics: Topics) -> None:
     zombie = outbox(kafka, topics)
-    zombie.send(messages(topics, b"first"))
+    zombie.send(messages(topics, b"first"), [])
     heir = outbox(kafka, topics)
     with pytest.raises(FencedError, match="another owner"):
-        zombie.send(messages(topics, b"zombie"))
-    heir.send(messages(topics, b"heir"))
+        zombie.send(messages(topics, b"zombie"), [])
+    heir.send(messages(topics, b"heir"), [])
 
     assert {message.value() for message in read(kafka, [topics.scores, topics.state])} == {b"first", b"heir"}
 
@@ -40,7 +40,7 @@ def test_what_a_zombie_left_open_is_taken_back(kafka: Broker, topics: Topics) ->
         zombie._produce(message)  # noqa: SLF001
     zombie._producer.flush(30)  # noqa: SLF001
     heir = outbox(kafka, topics)
-    heir.send(messages(topics, b"heir"))
+    heir.send(messages(topics, b"heir"), [])
     with pytest.raises(KafkaException):
         zombie._producer.commit_transaction(30)  # noqa: SLF001
 

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from stream import app as stream
+from stream.outbox import Delivery
 from stream.owners import Owners
+from tidewatch.children import override
 from tidewatch.console import Level, err, log_from
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
@@ -26,13 +28,14 @@ def worker(
     report: Annotated[
         Path | None, typer.Option(help="Keep a JSON file here with the counts of readings, windows, alerts, rejects.")
     ] = None,
+    delivery: Annotated[Delivery | None, typer.Option(help="The same as `--set worker.delivery=…`.")] = None,
     log: Annotated[Level | None, typer.Option(case_sensitive=False, help="The same as `tidewatch --log`.")] = None,
 ) -> None:
     """Run the stream: readings in, scored windows, alerts and rejects out. Start more to share the work."""
     if log is not None:
         log_from(log)
     in_force: InForce = context.obj
-    settings = in_force.settings
+    settings = override(in_force, {"worker.delivery": delivery} if delivery else {}).settings
     broker, topics = settings.kafka.broker(), settings.topics.names()
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     spec = worker_spec(settings)
