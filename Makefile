@@ -1,6 +1,7 @@
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench chaos
 setup: ; @scripts/setup
 demo: setup ; @.venv/bin/tidewatch up $(ARGS)
 test: lint ; @.venv/bin/python -m pytest $(ARGS)
 lint: setup ; @scripts/lint
 bench: setup ; @.venv/bin/python -m bench $(ARGS)
+chaos: setup ; @.venv/bin/python -m tests.chaos $(ARGS)

@@ -178,8 +178,9 @@ class KafkaServer(Server):
         workdir.mkdir(parents=True, exist_ok=True)
         settings = workdir / "server.properties"
         settings.write_text(_KAFKA.format(host=HOST, port=port, controller=controller, data=workdir / "data"), "utf-8")
-        heap = ["-Xms256m", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        super().__init__("Kafka", self._java(*heap, "kafka.Kafka", str(settings)), workdir / "kafka.log")
+        log = {"defaultLogLevel": "warn", "showDateTime": "true", "dateTimeFormat": "HH:mm:ss.SSS"}
+        options = ["-Xms256m", "-Xmx1g", *(f"-Dorg.slf4j.simpleLogger.{name}={value}" for name, value in log.items())]
+        super().__init__("Kafka", self._java(*options, "kafka.Kafka", str(settings)), workdir / "kafka.log")
 
     def start(self, within_s: float = 60.0) -> None:
         """Format the data folder the first time, then start."""

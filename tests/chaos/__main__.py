@@ -136,7 +136,7 @@ def _settle(built: Scene, folder: Path) -> None:
     """Wait until workers and sinks are done with everything, then stop them."""
     console.print("the harm is done; draining")
     deadline = time.monotonic() + PATIENCE_S
-    while not drained(built.broker, "tidewatch", INPUTS, within_s=2.0):
+    while not _drained(built):
         built.supervise()
         if time.monotonic() > deadline:
             logs = "\n".join(member.tail(40) for member in built.members.values())
@@ -145,6 +145,13 @@ def _settle(built: Scene, folder: Path) -> None:
         member.wanted = False
         member.stop()
     once(settings(folder, built.broker.bootstrap, built.redis.url, built.parquet), folder)
+
+
+def _drained(built: Scene) -> bool:
+    try:
+        return drained(built.broker, "tidewatch", INPUTS, within_s=2.0)
+    except UnavailableError:  # Kafka may not be quite up yet
+        return False
 
 
 def _document(trial: Trial, harm: Harm, load: Load, parts: list[audit.Part]) -> dict[str, Any]:
