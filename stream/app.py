@@ -77,6 +77,7 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
         broker_commit_interval=1.0,
         broker_max_poll_records=_FETCH_RECORDS,
         consumer_max_fetch_size=4 * 1024 * 1024,
+        consumer_metadata_max_age_ms=10_000,
         consumer_auto_offset_reset="earliest",
         stream_wait_empty=False,
         topic_disable_leader=True,

@@ -148,6 +148,7 @@ class ExactlyOnce:
 
     def _insist(self, operation: Callable[[], None]) -> None:
         """Repeat what timed out: librdkafka takes up where it was."""
+        level = logging.WARNING
         while True:
             try:
                 operation()
@@ -156,7 +157,8 @@ class ExactlyOnce:
                 # a conflict would stay one: the call before was given up for good
                 if not fault.retriable() or fault.code() == KafkaError._CONFLICT:  # noqa: SLF001 - librdkafka's name
                     raise
-                log.warning("%s: %s; waiting", self._identity, fault.str())
+                log.log(level, "%s: %s; waiting", self._identity, fault.str())
+                level = logging.DEBUG  # said once
                 self._wait()
             else:
                 return
