@@ -13,14 +13,13 @@ from typing import Any
 
 import faust
 import msgspec
-from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from scorers.errors import ConfigError, FleetFileError
 from scorers.pack import fingerprint, load
 from stream.contracts import Topics
 from stream.decode import READINGS
-from stream.kafka import Broker, unreachable
+from stream.kafka import Broker
 from stream.owners import Owners, WorkerSpec
 from stream.partition import Source
 from stream.sessions import SESSIONS
@@ -70,7 +69,7 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
         worker.app,
         broker=[f"batched://{address.strip()}" for address in broker.bootstrap.split(",")],
         broker_credentials=credentials(broker.options),
-        broker_session_timeout=10.0,
+        broker_session_timeout=7.0,
         broker_heartbeat_interval=2.0,
         broker_rebalance_timeout=20.0,
         broker_request_timeout=40.0,
@@ -232,19 +231,12 @@ def credentials(options: Any) -> Any:
     )
 
 
-def run(app: App, broker: Broker, *, loglevel: str = "WARNING") -> None:
-    """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke.
-
-    Raises:
-        UnavailableError: ``broker`` does not answer at the start.
-    """
+def run(app: App, *, loglevel: str = "WARNING") -> None:
+    """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke."""
     # decoding makes many short-lived dicts that never form cycles
     gc.set_threshold(100_000, 50, 50)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None  # its cursor codes would end up in logs
-    try:
-        worker.execute_from_commandline()
-    except KafkaConnectionError as error:
-        raise unreachable(broker, error) from error
+    worker.execute_from_commandline()

@@ -301,6 +301,7 @@ class Owners:
                 self.fenced()
         except StoppedError as error:
             log.warning("%s", error)
+            self._drop(owner)
         except BrokenError as error:
             self._drop(owner)
             self.failed(error)

@@ -9,7 +9,7 @@ from tests.chaos.drive import Driver
 from tests.chaos.scene import GRACEFUL_S, SINKS, WORKERS, Ending, Scene
 
 SESSION_S = 10.0
-"""Kafka gives up on a silent member of a group after so long."""
+"""Kafka gives up on a silent sink after so long, on a worker sooner."""
 ALWAYS = WORKERS[:2]
 """The workers that are there unless a fault says otherwise."""
 SPARE = WORKERS[2]

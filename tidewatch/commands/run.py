@@ -45,7 +45,7 @@ def worker(
     stream.follow_fleet(app, settings.worker.fleet)
     if report is not None:
         stream.report_counts(app, report)
-    stream.run(app, broker)
+    stream.run(app)
 
 
 def sink(
