@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from scorers.errors import TidewatchError, UnavailableError
 from stream.encode import Message
@@ -270,15 +270,19 @@ def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event
     Raises:
         StoppedError: no answer until the stop.
     """
-    reader: Consumer = consumer(broker, "tidewatch-state", enable_partition_eof=True, fetch_wait_max_ms=10)
-    place = TopicPartition(topic, partition, OFFSET_BEGINNING)
-    try:
-        end = _end(broker, place, stop)
-        reader.assign([place])
+    place = TopicPartition(topic, partition)
+    with (
+        closing(consumer(broker, "tidewatch-state", isolation_level="read_uncommitted")) as probe,
+        closing(consumer(broker, "tidewatch-state", enable_partition_eof=True, fetch_wait_max_ms=10)) as reader,
+    ):
+        _, end = _ends(probe, place, stop)
+        # by the reader itself: once it knows the leader it begins at once, and not half a second later
+        begin, _ = _ends(reader, place, stop)
+        reader.assign([TopicPartition(topic, partition, begin)])
         while True:
             if stop.is_set():
                 raise StoppedError(f"Kafka did not give back the state in {topic!r} before the stop.")
-            for message in reader.consume(10_000, 0.2):
+            for message in reader.consume(10_000, 0.02):
                 fault = message.error()
                 if fault is None:
                     yield message.key() or b"", message.value() or b""
@@ -286,21 +290,16 @@ def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event
                     return
                 elif fault.code() != KafkaError._PARTITION_EOF and not fault.retriable():  # noqa: SLF001
                     raise UnavailableError(f"The state in {topic!r} cannot be read: {fault.str()}.")
-    finally:
-        reader.close()
 
 
-def _end(broker: Broker, place: TopicPartition, stop: threading.Event) -> int:
-    probe: Consumer = consumer(broker, "tidewatch-state", isolation_level="read_uncommitted")
-    try:
-        while True:
-            try:
-                _, end = probe.get_watermark_offsets(place, timeout=_OPERATION_S)
-            except KafkaException as error:
-                log.warning("the state in %r is out of reach: %s", place.topic, error.args[0].str())
-                if stop.wait(_PAUSE_S):
-                    raise StoppedError(f"Kafka did not answer for {place.topic!r} before the stop.") from error
-            else:
-                return int(end)
-    finally:
-        probe.close()
+def _ends(client: Consumer, place: TopicPartition, stop: threading.Event) -> tuple[int, int]:
+    """The first offset and the one after the last."""
+    while True:
+        try:
+            low, high = client.get_watermark_offsets(place, timeout=_OPERATION_S)
+        except KafkaException as error:
+            log.warning("the state in %r is out of reach: %s", place.topic, error.args[0].str())
+            if stop.wait(_PAUSE_S):
+                raise StoppedError(f"Kafka did not answer for {place.topic!r} before the stop.") from error
+        else:
+            return int(low), int(high)
