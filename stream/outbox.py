@@ -108,8 +108,9 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """Leave it at that."""
-        self._producer.purge()
-        self._producer.flush(0)
+        with suppress(KafkaException):  # a fenced producer raises even at its own end
+            self._producer.purge()
+            self._producer.flush(0)
 
     def _attempt(self, messages: Sequence[Message]) -> bool:
         try:

@@ -45,3 +45,12 @@ def test_what_a_zombie_left_open_is_taken_back(kafka: Broker, topics: Topics) ->
         zombie._producer.commit_transaction(30)  # noqa: SLF001
 
     assert {message.value() for message in read(kafka, [topics.scores, topics.state])} == {b"heir"}
+
+
+def test_an_outbox_that_was_fenced_closes_in_peace(kafka: Broker, topics: Topics) -> None:
+    zombie = outbox(kafka, topics)
+    outbox(kafka, topics).close()
+    with pytest.raises(FencedError):
+        zombie.send(messages(topics, b"zombie"), [])
+
+    zombie.close()
