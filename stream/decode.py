@@ -200,7 +200,7 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         for at in readings:
             bad.setdefault(int(at), Reject(int(decoded.row[at]), reason, detail(int(at))))
 
-    ts, ahead = decoded.ts, decoded.ts - records.timestamps[decoded.row]
+    ts, ahead = decoded.ts, decoded.ts - records.arrival[decoded.row]
     refuse(
         np.flatnonzero((ts < EARLIEST) | (ts >= LATEST)),
         Reason.BAD_TIMESTAMP,
@@ -252,7 +252,7 @@ def epoch_ms(stamp: Any) -> int:
     """
     if isinstance(stamp, int) and not isinstance(stamp, bool):
         # anything outside int64 is outside EARLIEST and LATEST too
-        return max(-(2**62), min(stamp, 2**62))
+        return max(-(2**63), min(stamp, 2**63 - 1))
     if isinstance(stamp, float) and stamp.is_integer() and abs(stamp) < LARGEST:
         return epoch_ms(int(stamp))
     if isinstance(stamp, str):

@@ -1,6 +1,7 @@
 """Windows, alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding)."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from stream.window import Closed
 _encoder = msgspec.json.Encoder()
 _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
+_LAST_MS = 253_402_300_799_000
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 
 
 class Message(NamedTuple):
@@ -32,7 +35,8 @@ class Message(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _rfc3339(epoch_ms: int) -> bytes:
-    moment = datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    """The nearest moment of the years 1970 to 9999."""
+    moment = datetime.fromtimestamp(min(max(epoch_ms, 0), _LAST_MS) / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
 
 
@@ -82,7 +86,7 @@ def reject_message(topic: str, records: Records, reject: Reject) -> Message:
     offset, arrival = int(records.offsets[row]), int(records.timestamps[row])
     identity = f"{records.topic}/{records.partition}/{offset}"
     headers = [
-        *_event("io.tidewatch.reject.v1", records.topic, identity, max(arrival, 0))[:-1],
+        *_event("io.tidewatch.reject.v1", records.topic, identity, arrival)[:-1],
         ("tw_reason", reject.reason.value.encode()),
         ("tw_detail", reject.detail.encode(errors="replace")),
         ("tw_topic", records.topic.encode()),
@@ -126,15 +130,19 @@ def _metrics(closed: Closed, *, sums: bool) -> Iterator[Any]:
     if sums:
         columns.append(block.mean * block.count)
     cells = [map(MetricStatistics, *rows) for rows in zip(*(column.T.tolist() for column in columns), strict=True)]
-    if (block.count > 0).all():
+    made = _object(block.metrics) if (block.count > 0).all() else None
+    if made:
         # an instance of a class made for these metrics costs less than a dict, and encodes alike
-        return map(_object(block.metrics), *cells)
+        return map(made, *cells)
     named = (zip(block.metrics, row, strict=True) for row in zip(*cells, strict=True))
     return ({name: cell for name, cell in row if cell.count} for row in named)
 
 
 @lru_cache(maxsize=1024)
 def _object(names: tuple[str, ...]) -> Any:
+    """A class whose instances encode as an object with these names; None where msgspec would have to escape one."""
+    if not all(map(_PLAIN.fullmatch, names)):
+        return None
     fields = [f"c{column}" for column in range(len(names))]
     return msgspec.defstruct("Metrics", fields, rename=dict(zip(fields, names, strict=True)), gc=False)
 

@@ -216,14 +216,14 @@ class Partition:
         """The readings to take in, in the order they count, with those held before that count now."""
         decoded = self._decode(records)
         device = self._number(decoded.device)
-        arrival = records.timestamps[decoded.row]
+        arrival = records.arrival[decoded.row]
         if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
             return _Believed(records, decoded, device, [])
         waiting = [held.records for held in self._held.values()]
         records = join([*waiting, records])
         decoded = self._decode(records)
         device = self._number(decoded.device)
-        columns = (device.tolist(), decoded.ts.tolist(), records.timestamps[decoded.row].tolist())
+        columns = (device.tolist(), decoded.ts.tolist(), records.arrival[decoded.row].tolist())
         stamps = list(map(Stamp, range(len(device)), *columns))
         judgement = self._clocks.judge(stamps[: len(waiting)], stamps[len(waiting) :])
         before, fresh = set(self._held), set(device[len(waiting) :].tolist())

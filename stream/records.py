@@ -7,7 +7,11 @@ import numpy as np
 
 from scorers.statistics import Ints
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
+
+_FAR = 2**60
+_DIGITS = 18
+"""A punctuation of more would not fit 64 bits."""
 
 PUNCTUATION = "tw_punctuation"
 """Header of an empty record that says: no reading before this epoch ms is still to come.
@@ -31,6 +35,14 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def arrival(self) -> Ints:
+        """When the records arrived, epoch ms: their Kafka timestamps, within what may be reckoned with.
+
+        A client may have written any 64 bits there.
+        """
+        return np.clip(self.timestamps, -_FAR, _FAR)
 
     def pick(self, rows: Sequence[int]) -> "Records":
         """The chosen rows, in that order."""
@@ -68,5 +80,5 @@ def punctuation(records: Records) -> list[tuple[int, int]]:
         for row, value in enumerate(records.values)
         if not value
         for name, stamp in records.headers[row] or ()
-        if name == PUNCTUATION and stamp.isdigit()
+        if name == PUNCTUATION and stamp and stamp.isdigit() and len(stamp) <= _DIGITS
     ]

@@ -1,0 +1,1 @@
+"""Bytes nobody thought of, against everything that reads bytes: ``python -m tests.fuzz``."""
