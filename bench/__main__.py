@@ -35,6 +35,7 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     *,
     quick: Annotated[bool, typer.Option("--quick", help="One short run of each, a minute in all.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    repeat: Annotated[int | None, typer.Option(min=1, help="How many runs of each.")] = None,
     readings: Annotated[int | None, typer.Option(min=1, help="How many, made up to whole windows.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many devices send them.")] = 500,
     metrics: Annotated[int, typer.Option(min=1, max=256, help="How many values a reading has.")] = 8,
@@ -44,7 +45,7 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     job = Job.of(readings or (QUICK_READINGS if quick else READINGS), devices, metrics)
     load = os.getloadavg()
     with arena(job, keep=keep) as built:
-        runs, checked = _compete(built, QUICK_RUNS if quick else RUNS)
+        runs, checked = _compete(built, repeat or (QUICK_RUNS if quick else RUNS))
         result = report.document(runs, built, checked, load)
     report.show(result, runs)
     if as_json:
@@ -55,8 +56,9 @@ def _compete(built: Arena, times: int) -> tuple[dict[Runner, list[Run]], Check]:
     """Let every runner have its turn, ``times`` over; the windows of each that makes some are checked."""
     measure(RUNNERS[-1], built)  # unrecorded: the broker's code and the page cache are warm for everyone
     runs = defaultdict[Runner, list[Run]](list)
-    for _ in range(times):
-        for runner in RUNNERS:
+    for turn in range(times):
+        # there and back again: neither the broker's age nor a change of load favours one of them
+        for runner in RUNNERS[:: -1 if turn % 2 else 1]:
             run = measure(runner, built)
             console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
             runs[runner].append(run)

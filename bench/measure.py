@@ -36,6 +36,11 @@ class Run:
         """Readings a second."""
         return self.readings / self.seconds
 
+    @property
+    def total_cpu_s(self) -> float:
+        """Of the runner and of Kafka, where that is ours."""
+        return self.cpu_s + (self.kafka_cpu_s or 0.0)
+
     def per_million(self, seconds: float) -> float:
         """Seconds for each million readings."""
         return seconds / self.readings * 1e6

@@ -16,6 +16,7 @@ from bench.arena import Arena
 from bench.check import Check
 from bench.measure import Run
 from bench.runners.base import Runner
+from bench.runners.ours import AT_LEAST_ONCE, EXACTLY_ONCE
 
 Runs = Mapping[Runner, list[Run]]
 """Every repetition of every runner."""
@@ -34,10 +35,26 @@ def document(runs: Runs, arena: Arena, check: Check, load: tuple[float, ...]) ->
         "ratios": {
             runner.name: round(found[ours].rate / run.rate, 4) for runner, run in found.items() if runner is not ours
         },
+        "exactly_once_cost": round(median(_costs(runs)), 4),
+        "exactly_once_cpu_cost": round(median(_cpu_costs(runs)), 4),
         "job": asdict(arena.job) | {"readings": arena.job.readings},
         "check": asdict(check),
         "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version(), "kafka": arena.kafka},
     }
+
+
+def _costs(runs: Runs) -> list[float]:
+    """The share of at-least-once's rate that exactly-once does not reach, turn by turn."""
+    return [1 - exactly.rate / at_least.rate for exactly, at_least in _turns(runs)]
+
+
+def _cpu_costs(runs: Runs) -> list[float]:
+    """How much more CPU exactly-once takes, in worker and Kafka together; other work on the machine hardly shows."""
+    return [exactly.total_cpu_s / at_least.total_cpu_s - 1 for exactly, at_least in _turns(runs)]
+
+
+def _turns(runs: Runs) -> list[tuple[Run, Run]]:
+    return list(zip(runs[EXACTLY_ONCE], runs[AT_LEAST_ONCE], strict=True))
 
 
 def _facts(run: Run, runs: list[Run]) -> dict[str, Any]:
@@ -67,6 +84,9 @@ def show(result: Mapping[str, Any], runs: Runs) -> None:
     starts = ", ".join(f"{runner.name} {result[runner.name]['startup_s']:.1f} s" for runner in runs)
     console.print(
         f"{job['readings']:,} readings of {job['devices']:,} devices x {job['metrics']} metrics; runs: {spread}\n"
+        f"exactly-once costs {result['exactly_once_cost']:.0%} of throughput against at-least-once "
+        f"({_range(_costs(runs))}, turn by turn), {result['exactly_once_cpu_cost']:.0%} of CPU "
+        f"({_range(_cpu_costs(runs))})\n"
         f"check: {check['windows']:,} windows, each once, all scored; {check['sampled']:,} of them compared with "
         f"pandas, worst relative difference {check['worst']:.1e}\n"
         f"CPU s/M: seconds of CPU a million readings; starting took {starts}\n"
@@ -94,3 +114,7 @@ def _ratio(ratio: float | None) -> str:
 def _spread(runs: list[Run]) -> str:
     rates = [run.rate for run in runs]
     return f"{min(rates):,.0f} to {max(rates):,.0f}, median {median(rates):,.0f}"
+
+
+def _range(shares: list[float]) -> str:
+    return f"{min(shares):.0%} to {max(shares):.0%}"

@@ -17,7 +17,7 @@ from stream.kafka import Broker, consumer, producer
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.5
-_POLL_S = 0.02
+_POLL_S = 0.1
 _OPERATION_S = 2.0
 """A call that takes longer is taken up again, if nobody has asked us to stop meanwhile."""
 _LINGER_MS = 5
@@ -195,8 +195,14 @@ class Outlet:
 
     def __init__(self, broker: Broker, stop: threading.Event) -> None:
         self._stop = stop
+        self._turn = threading.Lock()
+        """Its holder serves the reports of all, and has served them when it lets go."""
         self._producer: Producer = producer(
-            broker, message_timeout_ms=_FOR_EVER, message_max_bytes=_LARGEST, linger_ms=_LINGER_MS
+            broker,
+            message_timeout_ms=_FOR_EVER,
+            message_max_bytes=_LARGEST,
+            linger_ms=_LINGER_MS,
+            delivery_report_only_error=True,
         )
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -216,29 +222,35 @@ class Outlet:
 
     def _attempt(self, messages: Sequence[Message]) -> list[tuple[Message, KafkaError]]:
         """What was refused, and why."""
-        # appended to by whichever thread polls
-        reports: list[tuple[Message, KafkaError | None]] = []
+        refused: list[tuple[Message, KafkaError]] = []
         for message in messages:
-            self._produce(message, reports)
-        while len(reports) < len(messages):
-            self._poll()
-        return [(message, fault) for message, fault in reports if fault is not None]
+            self._produce(message, refused)
+        while not self._flushed():
+            self._wait(0)
+        return refused
 
-    def _produce(self, message: Message, reports: list[tuple[Message, KafkaError | None]]) -> None:
+    def _produce(self, message: Message, refused: list[tuple[Message, KafkaError]]) -> None:
+        def report(fault: KafkaError | None, _: object) -> None:
+            if fault is not None:
+                refused.append((message, fault))
+
         try:
-            while not _enqueue(self._producer, message, lambda fault, _: reports.append((message, fault))):
-                self._poll()
+            while not _enqueue(self._producer, message, report):
+                self._flushed()
+                self._wait(0)
         except KafkaException as error:
             fault = error.args[0]
             if fault.code() == KafkaError._FATAL:  # noqa: SLF001 - librdkafka's name
                 raise BrokenError(f"The producer of outputs: {fault.str()}") from error
-            reports.append((message, fault))
+            refused.append((message, fault))
 
-    def _poll(self) -> None:
-        # a fatal error is raised here once, in whatever thread; what it has cost is in the reports
-        with suppress(KafkaException, SystemError):
-            self._producer.poll(_POLL_S)
-        self._wait(0)
+    def _flushed(self) -> bool:
+        """Whether everything so far is acknowledged or refused; waits a moment for it."""
+        with self._turn:
+            try:
+                return self._producer.flush(_POLL_S) == 0
+            except (KafkaException, SystemError):  # a fatal error, told once; what it has cost is refused
+                return False
 
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
