@@ -6,13 +6,14 @@ Faust's as ever.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
+from stream.cursor import Cursor
 from stream.records import Records
 
 
@@ -72,22 +73,13 @@ class Thread(aiokafka.AIOKafkaConsumerThread):
 
 
 class Consumer(aiokafka.Consumer):
-    """The batching consumer.
-
-    What Kafka's client hands over counts only if it was asked for after the last seek, and from where it
-    was sought: Faust lets the client fetch while partitions change hands, and what comes of that begins
-    anywhere. Whatever is left out is sought again, or it would be lost.
-    """
+    """The batching consumer. Faust lets its client fetch while partitions change hands; a cursor says what counts."""
 
     _thread: Thread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._settled: int | None = None
-        """The acquisition whose seeks are done; None while partitions change hands."""
-        self._wanted: dict[TP, int] = {}
-        """The next offset of each batched partition."""
-        self._left_out: set[TP] = set()
+        self._cursor: Cursor[TP] = Cursor()
 
     def _new_consumer_thread(self) -> Thread:
         return Thread(self, loop=self.loop, beacon=self.beacon)
@@ -106,17 +98,17 @@ class Consumer(aiokafka.Consumer):
 
     async def perform_seek(self) -> None:
         """Go to where the owners want to read on."""
-        self._settled = None
+        self._cursor.lift()
         await super().perform_seek()
         starts = await self._owners.acquire(self._batched(self.assignment()))
         if starts is None:
             return
         life = self._owners.life
-        wanted = {tp: self._begin(tp) if start is None else start for tp, start in starts.items()}
-        for tp, offset in wanted.items():
+        places = {tp: self._begin(tp) if start is None else start for tp, start in starts.items()}
+        for tp, offset in places.items():
             await self.seek(tp, offset)
         if life == self._owners.life:
-            self._wanted, self._left_out, self._settled = wanted, set(), life
+            self._cursor.place(places)
 
     def _begin(self, tp: TP) -> int:
         """Where the group left off; else 0, from where Kafka's client goes on to the first record there is."""
@@ -127,38 +119,24 @@ class Consumer(aiokafka.Consumer):
         await self._owners.room()
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode asks for an event of its own
-        await self._seek_again()
-        settled = self._settled
+        for tp, offset in self._cursor.overdue().items():
+            await self.seek(tp, offset)
+        ticket = self._cursor.ticket
         records, active = await self._wait_next_records(timeout)
         for tp, batch in (records or {}).items():
-            current = settled is not None and settled == self._settled and self.flow_active and not self.should_stop
+            wanted = self.flow_active and not self.should_stop and (active is None or tp in active)
             if not self._owners.batched(tp.topic):
-                if current and (active is None or tp in active):
+                if wanted and self._cursor.holds(ticket):
                     for record in batch:
                         yield tp, self._to_message(tp, record)
-            elif not current or (active is not None and tp not in active) or tp not in self._wanted:
-                self._left_out.add(tp)
+            elif not wanted:
+                self._cursor.leave(tp)
             else:
-                run = self._since(batch, self._wanted[tp])
+                run = self._cursor.take(tp, batch, ticket)
                 if run:
-                    self._wanted[tp] = run[-1].offset + 1
                     yield tp, self._run(tp, run)
 
-    async def _seek_again(self) -> None:
-        """Go back to what was left out."""
-        while self._settled is not None and self._left_out:
-            tp = self._left_out.pop()
-            if tp in self._wanted:
-                await self.seek(tp, self._wanted[tp])
-
-    @staticmethod
-    def _since(batch: list[Any], offset: int) -> list[Any]:
-        """The records at ``offset`` and after."""
-        if batch and batch[0].offset >= offset:
-            return batch
-        return [record for record in batch if record.offset >= offset]
-
-    def _run(self, tp: TP, batch: list[Any]) -> ConsumerMessage:
+    def _run(self, tp: TP, batch: Sequence[Any]) -> ConsumerMessage:
         values = [record.value for record in batch]
         records = Records(
             tp.topic,
