@@ -1,11 +1,16 @@
 """File operations that survive a power cut: everything the Parquet sink does to a disk goes through here."""
 
+import ctypes
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 class Disk:
@@ -40,6 +45,22 @@ class Disk:
         finally:
             os.close(descriptor)
 
+    def link(self, path: Path, target: Path) -> None:
+        """Give a file, or a symbolic link as such, a second name; there must be nothing of that name."""
+        os.link(path, target, follow_symlinks=False)
+
+    def exchange(self, path: Path, target: Path) -> None:
+        """Swap two folders of a file system in one step; ``sync`` the folders they are in after."""
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is None:  # not Linux, or an old C library
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if rename(AT_FDCWD, os.fsencode(path), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path), None, str(target))
+
+    def unlink(self, path: Path) -> None:
+        """Delete a file, or a symbolic link and not what it points to, if it is still there."""
+        path.unlink(missing_ok=True)
+
     def remove(self, folder: Path) -> None:
         """Delete a folder and the files in it."""
         for path in folder.iterdir():
@@ -52,6 +73,14 @@ def alone(path: Path) -> Iterator[None]:
     """Wait for an exclusive lock, and hold it for the length of the block."""
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def together(path: Path) -> Iterator[None]:
+    """Wait until nobody is ``alone`` with a lock, and keep it so for the length of the block."""
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 

@@ -5,6 +5,7 @@
     _tidewatch.json, _tidewatch.lock     where the records come from
     _tmp/<topic>-<partition>-<range>/    files being written; worthless after a crash
     _log/<topic>-<partition>-<range>/    a range that counts; holds the files not yet in their place
+    _compact/                            see replace.py; files are put in their place while nobody replaces folders
     predictions/date=2026-11-21/<topic>-<partition>-<range>.parquet
 
 Renaming the finished folder from ``_tmp`` to ``_log`` is the commit: before it nothing of the range
@@ -16,36 +17,18 @@ partition next if this process dies (a redo log; ARIES, Mohan et al. 1992). The 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import msgspec
 
 from scorers.errors import ConfigError, UnavailableError
 from sinks.base import Origin, Source
-from sinks.disk import Disk, alone, lock
+from sinks.disk import Disk, alone, lock, together
+from sinks.names import Range
+from sinks.replace import LOCK, Area
 
 Content = Callable[[BinaryIO], object]
 """Writes one file."""
-
-
-class Range(NamedTuple):
-    """Offsets ``first`` to ``last`` of a source, both included."""
-
-    source: Source
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return f"{self.source.topic}-{self.source.partition:04d}-{self.first:020d}-{self.last:020d}"
-
-    @classmethod
-    def parse(cls, name: str) -> "Range | None":
-        """The range that a name spells, None for any other name."""
-        topic, *numbers = name.rsplit("-", 3)
-        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):  # noqa: PLR2004  # three dashes
-            return None
-        partition, first, last = map(int, numbers)
-        return cls(Source(topic, partition), first, last)
 
 
 class Ledger:
@@ -59,6 +42,7 @@ class Ledger:
         self._disk = disk
         self._staged = folder / "_tmp"
         self._committed = folder / "_log"
+        self._area = Area(folder, disk)
         self._origin = folder / "_tidewatch.json"
         self._locks: dict[Source, int] = {}
 
@@ -69,11 +53,12 @@ class Ledger:
             ConfigError: it holds something else.
         """
         self._disk.make(self.folder)
-        with alone(self.folder / "_tidewatch.lock"):  # two sinks may begin at once
+        with alone(self.folder / LOCK):  # two sinks may begin at once
             if self._origin.is_file():
                 self._check(origin)
             else:
                 self._found(origin, tables)
+        self._area.heal()
 
     def own(self, source: Source) -> int:
         """Lock a source and finish what its last owner began; the offset to go on at.
@@ -147,8 +132,10 @@ class Ledger:
     def _settle(self, source: Source) -> int:
         """Put every committed file in its place; the offset after the last range, 0 where there is none."""
         spans = _ranges(self._committed, source)
-        for span in spans:
-            self._publish(span)
+        self._area.heal()
+        with together(self.folder / LOCK):
+            for span in spans:
+                self._publish(span)
         for span in spans[:-1]:
             self._disk.remove(self._committed / str(span))
         return spans[-1].last + 1 if spans else 0

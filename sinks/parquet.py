@@ -14,13 +14,17 @@ from scorers.errors import ConfigError, UnavailableError
 from sinks.base import Batch, Origin, Positions, Source, Tally
 from sinks.decode import SCORES, decode
 from sinks.disk import Disk
-from sinks.ledger import Content, Ledger, Range
+from sinks.folder import Stray, strays
+from sinks.ledger import Content, Ledger
+from sinks.names import Range
 from sinks.table import SCHEMAS, Tables, by_date, concat, tables
 from stream.contracts import Topics
 
 log = logging.getLogger(__name__)
 
 DISK = Disk()
+SHOWN = 3
+"""Strays that a warning names."""
 MAX_BYTES = 256 * 1024 * 1024
 """Rows wait in no more memory than this, however wide they are."""
 
@@ -90,6 +94,7 @@ class ParquetSink:
         """Make the folder, or check that it is the one for ``origin``; see ``Sink``."""
         with self._disk_errors():
             self._ledger.open(origin, tuple(SCHEMAS))
+            self._warn(strays(self._spec.folder, footers=False))
 
     def resume(self, source: Source) -> int:
         """Lock the source in this folder; see ``Sink``."""
@@ -133,6 +138,14 @@ class ParquetSink:
         for source in list(self._positions.offsets):
             self.release(source)
         self._ledger.close()
+
+    def _warn(self, found: list[Stray]) -> None:
+        if found:
+            shown = ", ".join(str(stray.path) for stray in found[:SHOWN])
+            log.warning(
+                "%d in the tables of %s are not files of ours and are left out, such as %s; move them away "
+                "(`tidewatch compact --dry-run` names them all)", len(found), self._spec.folder, shown
+            )  # fmt: skip
 
     def _due(self, now: float) -> bool:
         if self._since is None or now < self._since:  # the clock was set back

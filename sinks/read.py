@@ -1,19 +1,31 @@
 """What the Parquet sink wrote, for whoever reads it: training, evaluation, comparison."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs
 
 from scorers.errors import InputError
+from sinks.disk import Disk
+from sinks.folder import Part, Stray, files, misfit, parts, unreadable
+from sinks.replace import NOTICE, Area
 from sinks.table import SCHEMAS
+
+log = logging.getLogger(__name__)
 
 DATE = pa.schema([("date", pa.date32())])
 """The folder that a row is in: the UTC date of ``window_start``."""
+FORMAT = ds.ParquetFileFormat()
 
 
 def dataset(folder: Path, table: str) -> ds.Dataset:
-    """The files of one table that are there now, to be filtered and read in pieces.
+    """The rows of one table that are there now, to be filtered and read in pieces.
+
+    They stay the same however often files are merged meanwhile, for as long as ``compact`` keeps what it
+    replaced (``keep_s``). What is no whole file of ours is left out, with a warning each.
 
     Args:
         folder: what the Parquet sink was given.
@@ -25,10 +37,100 @@ def dataset(folder: Path, table: str) -> ds.Dataset:
     Raises:
         InputError: there is no such table.
     """
-    path = folder / table
-    if table not in SCHEMAS or not path.is_dir():
+    if table not in SCHEMAS or not (folder / table).is_dir():
         raise InputError(f"There is no {table} table in {folder}; let the Parquet sink write one, or name its folder.")
-    if table == "rejects":
-        return ds.dataset(path, SCHEMAS[table], format="parquet")
-    schema = pa.unify_schemas([SCHEMAS[table], DATE])
-    return ds.dataset(path, schema, format="parquet", partitioning=ds.partitioning(DATE, flavor="hive"))
+    kept = pyarrow.fs.PyFileSystem(Kept(folder))
+    found, strays = parts(folder, table)
+    fragments: list[ds.ParquetFileFragment] = []
+    for part in found:
+        read, left_out = _snapshot(part, kept)
+        fragments += read
+        strays += left_out
+    for stray in strays:
+        log.warning("%s and is left out", stray)
+    schema = SCHEMAS[table] if table == "rejects" else pa.unify_schemas([SCHEMAS[table], DATE])
+    return ds.FileSystemDataset(fragments, schema, FORMAT, kept)
+
+
+def _snapshot(part: Part, kept: "pyarrow.fs.PyFileSystem") -> tuple[list[ds.ParquetFileFragment], list[Stray]]:
+    """The files that a part holds at one moment."""
+    while True:
+        named, strays = files(part)
+        try:
+            read = [_fragment(part, str(file.path), kept) for file in named]
+        except FileNotFoundError:  # deleted since it was listed
+            continue
+        return [file for file in read if not isinstance(file, Stray)], strays + [
+            file for file in read if isinstance(file, Stray)
+        ]
+
+
+def _fragment(part: Part, path: str, kept: "pyarrow.fs.PyFileSystem") -> ds.ParquetFileFragment | Stray:
+    dated = None if part.date is None else ds.field("date") == pa.scalar(part.date, pa.date32())
+    fragment = FORMAT.make_fragment(path, kept, dated)
+    try:
+        why = misfit(part.table, fragment.physical_schema)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        why = unreadable(error)
+    return Stray(Path(path), why) if why else fragment
+
+
+class Kept(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
+    """The local disk, where a file that was merged into another can still be read while it is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._area = Area(folder, Disk())
+        self._local = pyarrow.fs.LocalFileSystem()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kept) and other._area.path == self._area.path
+
+    def __hash__(self) -> int:
+        return hash(self._area.path)
+
+    def get_type_name(self) -> str:
+        """A name for error messages."""
+        return "kept"
+
+    def normalize_path(self, path: str) -> str:
+        """The path as it is."""
+        return path
+
+    def get_file_info(self, paths: list[str]) -> Any:
+        """What is where a path leads."""
+        return self._local.get_file_info(paths)
+
+    def get_file_info_selector(self, selector: Any) -> Any:
+        """What a folder holds."""
+        return self._local.get_file_info(selector)
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        """The file that had this name before the last moments' merges.
+
+        Raises:
+            FileNotFoundError: there is none any more.
+        """
+        place = Path(path)
+        for _ in range(3):  # a folder may be renamed while we look into it
+            folders = [place.parent, *self._area.replaced(place.parent)]
+            for folder in folders:
+                if file := self._open(folder / place.name):
+                    return file
+        raise FileNotFoundError(2, "merged into another file too long ago, or deleted; read again", path)
+
+    open_input_stream = open_input_file
+
+    def _open(self, path: Path) -> pa.NativeFile | None:
+        try:
+            file = self._local.open_input_file(str(path))
+        except FileNotFoundError:
+            return None
+        return None if file.size() == len(NOTICE) and file.read_at(len(NOTICE), 0) == NOTICE else file
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError("only for reading")
+
+    create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = delete_file = _refuse
+    move = copy_file = open_output_stream = open_append_stream = _refuse

@@ -13,7 +13,7 @@ import typer
 
 from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
 from tidewatch import settings
-from tidewatch.commands import feed, learn, look, run, up
+from tidewatch.commands import feed, learn, look, run, tidy, up
 from tidewatch.console import Level, err, log_from
 
 EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (up, feed, run, learn, look):
+for commands in (up, feed, run, learn, look, tidy):
     commands.register(app)
 
 

@@ -21,6 +21,9 @@ from packaging.requirements import Requirement
 from scorers import pack
 from scorers.errors import ConfigError, FleetFileError
 from scorers.fleet import Fleet
+from sinks.disk import Disk
+from sinks.folder import strays
+from sinks.replace import Area
 from stream.contracts import Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker
 from tidewatch.servers import quiet_admin
@@ -90,6 +93,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         *(judge_redis(store) if isinstance(store, RedisFacts) else [store]),
         judge_fleet(settings.worker.fleet, probe_fleet(settings.worker.fleet)),
         judge_folder(settings.parquet.folder, writable=writable, free=free),
+        *judge_tables(*probe_tables(settings.parquet.folder)),
     ]
 
 
@@ -284,3 +288,21 @@ def judge_folder(folder: Path, *, writable: bool, free: int) -> Finding:
     if free < ROOM:
         return Finding("parquet", "warn", f"{folder} has {room}", "Free some disk, or set parquet.folder.")
     return Finding("parquet", "ok", f"{folder} can be written, {room}")
+
+
+def probe_tables(folder: Path) -> tuple[list[str], list[Path]]:
+    """What is in the tables of the Parquet sink without being a whole file of ours, and what cannot be read."""
+    try:
+        return [str(stray) for stray in strays(folder)], Area(folder, Disk()).unread()
+    except OSError as error:
+        return [f"{folder} cannot be read ({error.strerror})"], []
+
+
+def judge_tables(found: list[str], unread: list[Path]) -> Iterator[Finding]:
+    """Whether there is anything in the tables that is no data."""
+    if found:
+        fix = "Move each out of the folder; what was torn, and what it held, is in no table. See `tidewatch compact`."
+        yield Finding("parquet files", "warn", f"{len(found)} left out: {'; '.join(found)}", fix)
+    if unread:
+        detail = f"a compaction was interrupted: plain readers fail on {', '.join(map(str, unread))}"
+        yield Finding("parquet files", "fail", detail, "Run `tidewatch compact`, or start the sink.")

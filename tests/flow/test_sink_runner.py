@@ -18,8 +18,8 @@ from sinks.redis import RedisSink, RedisSpec
 from sinks.runner import RunSpec, origin, run
 from stream.contracts import Topics
 from stream.kafka import Broker, consumer
+from tests.disks import Countdown, Hooked
 from tests.laws.sink_kit import ParquetStore, alert, encoded, score
-from tests.unit.test_sink_parquet import Countdown, Hooked
 
 PARTITIONS = 4
 """As many as the embedded broker gives every topic."""

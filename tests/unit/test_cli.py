@@ -20,7 +20,7 @@ from tidewatch.servers import free_ports
 from tidewatch.stack import embedded_broker
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
-COMMANDS += ["compare", "alerts", "top", "config", "doctor"]
+COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor"]
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,10 @@ from tidewatch.doctor import (
     judge_packages,
     judge_python,
     judge_redis,
+    judge_tables,
     probe_fleet,
     probe_folder,
+    probe_tables,
 )
 from tidewatch.settings import Settings
 
@@ -150,3 +152,16 @@ def test_little_room_is_a_warning(free: int, state: str) -> None:
 @pytest.mark.parametrize(("states", "code"), [(["ok"], 0), (["ok", "warn"], 0), (["fail", "ok"], 1)])
 def test_the_exit_code_tells_whether_anything_fails(states: list[str], code: int) -> None:
     assert exit_code(Finding("x", state, "") for state in states) == code  # type: ignore[arg-type]  # literals above
+
+
+def test_strays_in_the_tables_are_a_warning_and_a_folder_nobody_can_read_a_failure(tmp_path: Path) -> None:
+    stray = tmp_path / "predictions" / "date=2026-11-21" / "part-0.parquet"
+    stray.parent.mkdir(parents=True)
+    before = probe_tables(tmp_path)
+    stray.touch()
+    found, unread = probe_tables(tmp_path)
+    (finding,) = judge_tables(found, unread)
+
+    assert list(judge_tables(*before)) == []
+    assert (finding.state, finding.detail) == ("warn", f"1 left out: {stray} is not named as a file of ours")
+    assert [finding.state for finding in judge_tables([], [tmp_path])] == ["fail"]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -14,65 +14,16 @@ import pytest
 
 from scorers.errors import ConfigError, UnavailableError
 from sinks.base import Origin, Source
-from sinks.disk import Disk
 from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.read import dataset
 from sinks.table import PREDICTIONS, STATISTICS
+from tests.disks import Countdown, CrashError, Hooked
 from tests.laws.sink_kit import NOW, ORIGIN, TOPICS, Log, ParquetStore, batch, encoded, feed, score, started
 
 SOURCE = Source(TOPICS.scores, 3)
 HERE = Origin(ORIGIN.cluster, {TOPICS.scores: "id-1"})
 LOG: Log = {SOURCE: [*encoded([score(hour=hour) for hour in (0, 11, 12, 13)]), b"junk", *encoded([score(hour=36)])]}
 """Three days, and a reject."""
-
-
-class CrashError(BaseException):
-    """The process is gone; nothing may catch this."""
-
-
-class Hooked(Disk):
-    """A disk that calls ``hook`` before each operation; ``write`` calls it once more with half the file written."""
-
-    def __init__(self, hook: Callable[[], None]) -> None:
-        self.hook = hook
-
-    def make(self, folder: Path) -> None:
-        if not folder.is_dir():
-            self.hook()
-        super().make(folder)
-
-    def write(self, path: Path, content: Callable[[BinaryIO], object]) -> None:
-        self.hook()
-        super().write(path, content)
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-        self.hook()
-        path.write_bytes(whole)
-
-    def move(self, path: Path, target: Path) -> None:
-        self.hook()
-        super().move(path, target)
-
-    def sync(self, folder: Path) -> None:
-        self.hook()
-        super().sync(folder)
-
-    def remove(self, folder: Path) -> None:
-        self.hook()
-        super().remove(folder)
-
-
-class Countdown:
-    """Lets so many operations pass, then fails every one with ``error``."""
-
-    def __init__(self, operations: int, error: BaseException) -> None:
-        self.left = operations
-        self.error = error
-
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise self.error
 
 
 def sink_on(folder: Path, hook: Callable[[], None] = lambda: None, **spec: Any) -> ParquetSink:

@@ -1,1 +1,1 @@
-"""The commands, by what they are for: up, feed, run, learn, look."""
+"""The commands, by what they are for: up, feed, run, learn, look, tidy."""
