@@ -20,6 +20,9 @@ from stream.kafka import Broker, consumer, unreachable
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
+_STEP = 16
+"""Records taken between two looks at their bytes."""
+_FETCH_BYTES = 1024 * 1024
 MOCK_CLUSTER = "mockCluster"
 """How librdkafka's embedded broker names its cluster; it knows no topic ids and never answers for them."""
 
@@ -31,7 +34,7 @@ Clock = Callable[[], float]
 class RunSpec:
     """How a sink is run.
 
-    ``batch`` records are taken at once, or what came within ``poll_s``. A failure is followed by a
+    ``batch`` records are taken at once, or ``batch_bytes``, or what came within ``poll_s``. A failure is followed by a
     pause of ``backoff_s``, twice as long each time up to ``max_backoff_s``. With ``until`` the run
     ends by itself once everything below these offsets is durable; this process must own the
     partitions named.
@@ -39,6 +42,7 @@ class RunSpec:
 
     group: str
     batch: int = 5000
+    batch_bytes: int = 32 * 1024 * 1024
     poll_s: float = 0.25
     backoff_s: float = 0.5
     max_backoff_s: float = 30.0
@@ -123,7 +127,7 @@ class _Runner:
         now = self._clock()
         if now >= self._retry_at:
             self._attempt(lambda: self._advance(now), now)
-        self._take(self._consumer.consume(self._spec.batch, self._spec.poll_s))
+        self._take(self._read())
 
     def done(self) -> bool:
         """Whether everything below ``until`` was read."""
@@ -180,6 +184,19 @@ class _Runner:
         if 0 < durable < low:
             log.warning("%s: offsets %d to %d are gone, Kafka keeps them no longer", source, durable, low - 1)
         return max(durable, low)
+
+    def _read(self) -> list[Message]:
+        """A batch."""
+        taken: list[Message] = []
+        size, end = 0, time.monotonic() + self._spec.poll_s
+        while len(taken) < self._spec.batch and size < self._spec.batch_bytes:
+            most = min(_STEP, self._spec.batch - len(taken))
+            found = self._consumer.consume(most, max(0.0, end - time.monotonic()))
+            if not found:
+                break
+            taken += found
+            size += sum(len(message.value() or b"") for message in found)
+        return taken
 
     def _take(self, messages: Sequence[Message]) -> None:
         taken: dict[Source, list[Message]] = {}
@@ -257,6 +274,8 @@ def _consumer(broker: Broker, spec: RunSpec) -> Consumer:
         broker,
         spec.group,
         enable_partition_eof=spec.until is not None,
+        fetch_message_max_bytes=_FETCH_BYTES,  # larger records come too, one by one
+        queued_max_messages_kbytes=spec.batch_bytes // 1024,
         partition_assignment_strategy="range,roundrobin",  # eager ones, as _Runner places all sources at once
     )
 

@@ -19,6 +19,8 @@ from stream.window import Closed
 _encoder = msgspec.json.Encoder()
 _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
+_OVERHEAD = 1_024
+"""Bytes of a message's objects and headers."""
 _LAST_MS = 253_402_300_799_000
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 
@@ -31,6 +33,11 @@ class Message(NamedTuple):
     value: bytes
     headers: list[tuple[str, bytes]]
     partition: int = -1
+
+
+def size(message: Message) -> int:
+    """Bytes it takes in memory, about."""
+    return len(message.value) + len(message.key or b"") + _OVERHEAD
 
 
 @lru_cache(maxsize=4096)

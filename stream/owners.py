@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from faust.types import TP
 
 from scorers.fleet import Fleet
 from stream.contracts import Topics
-from stream.encode import Message
+from stream.encode import Message, size
 from stream.kafka import Broker
 from stream.outbox import BrokenError, Delivery, FencedError, Outbox, StoppedError, outboxes, remembered
 from stream.partition import Partition, Source, StreamSpec
@@ -31,6 +32,9 @@ _CLOSE_S = 5.0
 _PROGRESS_S = 2.0
 _LULL_S = 0.25
 """A pause in which an epoch may as well end: nothing is gained by waiting for more."""
+_NAP_S = 0.5
+_EPOCHS = 8
+"""So many epochs of the largest size may be on their way out at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,10 @@ class WorkerSpec:
     """Names the consumer group and, with topic and partition, the transactions."""
     delivery: Delivery = Delivery.EXACTLY_ONCE
     epoch_s: float = 1.0
-    max_in_flight: int = 100_000
-    """Records fetched and not yet processed, all partitions together."""
-    max_epoch: int = 50_000
-    """Messages after which an epoch ends early, and fetching waits for the last one to be out."""
+    max_in_flight: int = 64 * 1024 * 1024
+    """Bytes fetched and not yet processed, all partitions together."""
+    max_outgoing: int = 128 * 1024 * 1024
+    """Bytes processed and not yet out, all partitions together; no more is taken in then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +59,10 @@ class Owner:
     outbox: Outbox
     floor: int | None = None
     pending: list[Message] = field(default_factory=list)
+    size: int = 0
+    """Bytes of ``pending``."""
+    sending: int = 0
+    """Bytes of the epoch that is on its way out."""
     since: float = 0.0
     """When the first pending message came."""
     heard: float = 0.0
@@ -72,6 +80,7 @@ class Owner:
         if messages and not self.pending:
             self.since = now
         self.pending += messages
+        self.size += sum(map(size, messages))
 
     @property
     def identity(self) -> TP:
@@ -138,13 +147,12 @@ class Owners:
         owner = self._owned.get(tp)
         return owner.floor if owner else None
 
-    async def room(self) -> None:
-        """Return once more records may be fetched, or a moment later."""
+    async def room(self) -> bool:
+        """Whether more records may be fetched, now or a moment later."""
         if not self._room.is_set():
-            try:
-                await asyncio.wait_for(self._room.wait(), 0.5)
-            except TimeoutError:
-                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), _NAP_S)
+        return self._room.is_set()
 
     @property
     def life(self) -> int:
@@ -153,10 +161,11 @@ class Owners:
 
     def arrive(self, records: Records) -> Fetch:
         """Count in what was fetched."""
-        self._in_flight += len(records)
+        fetch = Fetch(records, self._life)
+        self._in_flight += fetch.size
         if self._in_flight >= self._worker.max_in_flight:
             self._room.clear()
-        return Fetch(records, self._life)
+        return fetch
 
     async def acquire(self, partitions: set[TP]) -> dict[TP, int | None] | None:
         """Take over partitions from whoever had them; where reading starts, None once overtaken by another call."""
@@ -233,7 +242,7 @@ class Owners:
         """Take in one run of records; runs fetched before a rebalance are not ours to judge."""
         if fetch.life != self._life:
             return
-        self._in_flight -= len(fetch.records)
+        self._in_flight -= fetch.size
         if self._in_flight < self._worker.max_in_flight:
             self._room.set()
         owner = self._owned.get(TP(fetch.records.topic, fetch.records.partition))
@@ -242,9 +251,27 @@ class Owners:
         now = owner.heard = time.monotonic()
         owner.collect(owner.core.feed(fetch.records), now)
         self._recover()
-        if len(owner.pending) >= self._worker.max_epoch and owner.commit:
-            await asyncio.wait([owner.commit])
         self._end_epoch(owner, now)
+        while ahead := self._ahead(owner):
+            await asyncio.wait(ahead, return_when=asyncio.FIRST_COMPLETED)
+            self._end_epoch(owner, time.monotonic())
+
+    def _ahead(self, owner: Owner) -> list["asyncio.Task[None]"]:
+        """The commits of which one must be out before ``owner`` takes in more."""
+        if owner.leaving or not (self._full(owner) or self._crowded()):
+            return []
+        if owner.commit:
+            return [owner.commit]
+        for other in self._owned.values():
+            self._end_epoch(other, time.monotonic())
+        return [other.commit for other in self._owned.values() if other.commit]
+
+    def _full(self, owner: Owner) -> bool:
+        """Whether what one partition has to send is an epoch by its size alone."""
+        return owner.size >= self._worker.max_outgoing // _EPOCHS
+
+    def _crowded(self) -> bool:
+        return sum(owner.size + owner.sending for owner in self._owned.values()) >= self._worker.max_outgoing
 
     def tick(self, quiet: Callable[[TP], bool]) -> None:
         """End epochs that are due; close what idles in partitions that are silent and ``quiet``."""
@@ -277,9 +304,9 @@ class Owners:
         self._pool.shutdown(wait=False)
 
     def _end_epoch(self, owner: Owner, now: float) -> None:
-        if owner.commit is not None or owner.core.reliving:
+        if owner.commit is not None or owner.core.reliving or owner.leaving:
             return
-        full = len(owner.pending) >= self._worker.max_epoch
+        full = self._full(owner) or self._crowded()
         lull = now - owner.heard >= _LULL_S
         due = owner.pending and (full or lull or now - owner.since >= self._worker.epoch_s)
         # records that bring nothing about count as progress too, or the lag would never end
@@ -291,6 +318,7 @@ class Owners:
     async def _commit(self, owner: Owner) -> None:
         epoch = owner.pending, owner.core.checkpoint()
         floor, owner.told, owner.pending = owner.core.floor, owner.core.next_offset, []
+        owner.sending, owner.size = owner.size, 0
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.send, *epoch)
             owner.floor = floor
@@ -306,4 +334,4 @@ class Owners:
             self._drop(owner)
             self.failed(error)
         finally:
-            owner.commit = None
+            owner.commit, owner.sending = None, 0

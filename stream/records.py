@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from scorers.statistics import Ints
 Headers = Sequence[tuple[str, bytes | None]]
 
 _FAR = 2**60
+_OVERHEAD = 256
+"""Bytes of a record's objects."""
 _DIGITS = 18
 """A punctuation of more would not fit 64 bits."""
 
@@ -43,6 +46,13 @@ class Records:
         A client may have written any 64 bits there.
         """
         return np.clip(self.timestamps, -_FAR, _FAR)
+
+    @property
+    def size(self) -> int:
+        """Bytes they take in memory, about."""
+        parts = chain(filter(None, self.values), filter(None, self.keys))
+        told = sum(len(name) + len(value or b"") for headers in filter(None, self.headers) for name, value in headers)
+        return sum(map(len, parts)) + told + _OVERHEAD * len(self)
 
     def pick(self, rows: Sequence[int]) -> "Records":
         """The chosen rows, in that order."""

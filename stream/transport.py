@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from aiokafka.consumer.fetcher import FetchResult
 from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
 from stream.cursor import Cursor
 from stream.records import Records
+
+_FETCH_BYTES = 8 * 1024 * 1024
+_STEP = 16
+"""Records unpacked between two looks at their bytes."""
 
 
 class Owners(Protocol):
@@ -30,8 +35,8 @@ class Owners(Protocol):
     def life(self) -> int:
         """Counts the acquisitions."""
 
-    async def room(self) -> None:
-        """Return once more records may be fetched."""
+    async def room(self) -> bool:
+        """Whether more records may be fetched, now or a moment later."""
 
     def arrive(self, records: Records) -> "Fetch":
         """Count in what was fetched."""
@@ -46,11 +51,39 @@ class Owners(Protocol):
 class Fetch:
     """A run of records on its way to the agent; ``life`` tells whose acquisition it belongs to."""
 
-    __slots__ = ("life", "records")
+    __slots__ = ("life", "records", "size")
 
     def __init__(self, records: Records, life: int) -> None:
         self.records = records
+        self.size = records.size
         self.life = life
+
+
+class _Run:
+    """Records taken from the client's hands, step by step until they are enough."""
+
+    def __init__(self, found: dict[TP, list[Any]], most: int) -> None:
+        self._found = found
+        self._left = most
+        self._room = _FETCH_BYTES
+        for records in found.values():
+            self._count(records)
+
+    def drain(self, tp: TP, result: Any) -> bool:
+        """Take what may still be taken of one partition; whether that was all of it."""
+        while result.has_more() and self._left > 0 and self._room > 0:
+            step = result.getall(min(_STEP, self._left))
+            if step:
+                self._found.setdefault(tp, []).extend(step)
+                self._count(step)
+        return not result.has_more()
+
+    def _count(self, records: list[Any]) -> None:
+        self._left -= len(records)
+        for record in records:
+            self._room -= len(record.value or b"") + len(record.key or b"")
+            if record.headers:
+                self._room -= sum(len(name) + len(value or b"") for name, value in record.headers)
 
 
 class Thread(aiokafka.AIOKafkaConsumerThread):
@@ -61,6 +94,25 @@ class Thread(aiokafka.AIOKafkaConsumerThread):
         # Faust would set it along with its own transactions; what a producer took back was never sent
         reader._isolation_level = "read_committed"  # noqa: SLF001 - read once, when the client starts
         return reader
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> dict[TP, list[Any]]:
+        """What the client holds, up to ``max_records`` or ``_FETCH_BYTES``: it may unpack to very much more."""
+        first = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=_STEP)
+        found = dict(first)
+        if found:
+            run = _Run(found, max_records or _STEP)
+            fetcher = consumer._fetcher  # noqa: SLF001 - as above
+            for tp, result in list(fetcher._records.items()):  # noqa: SLF001
+                if tp in active_partitions and isinstance(result, FetchResult) and run.drain(tp, result):
+                    del fetcher._records[tp]  # noqa: SLF001
+                    fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+        return found
 
     async def rejoin(self) -> None:
         """Leave it to the group once more who owns what."""
@@ -116,7 +168,8 @@ class Consumer(aiokafka.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - Faust's signature
         """Fetch; a run of records of a batched partition becomes one message."""
-        await self._owners.room()
+        if not await self._owners.room():
+            return
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode asks for an event of its own
         for tp, offset in self._cursor.overdue().items():

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from scorers.errors import ConfigError, UnavailableError
-from sinks.base import Origin, Sink, Source
+from sinks.base import Batch, Origin, Sink, Source
 from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.redis import RedisSink, RedisSpec
 from sinks.runner import RunSpec, origin, run
@@ -96,6 +96,27 @@ def test_a_run_ends_when_everything_is_durable_and_kafka_told(
     assert records == 90
     assert values_in(tmp_path) == ALL
     assert [place.offset for place in told] == [30, 30, 30]
+
+
+class Weighing(ParquetSink):
+    """Keeps the sizes of the batches that it was given."""
+
+    def __init__(self, spec: ParquetSpec, topics: Topics) -> None:
+        super().__init__(spec, topics)
+        self.weights: list[int] = []
+
+    def write(self, batch: Batch) -> None:
+        self.weights.append(sum(map(len, batch.values)))
+        super().write(batch)
+
+
+def test_large_records_come_a_few_at_a_time(broker: Broker, topics: Topics, tmp_path: Path) -> None:
+    until = filled(broker, topics.scores, {0: [b"x" * 10_000] * 300})
+    sink = Weighing(ParquetSpec(tmp_path), topics)
+    run(sink, broker, RunSpec(topics.scores, batch_bytes=100_000, until=until), stop=lambda: False)
+
+    assert sum(sink.weights) == 3_000_000
+    assert max(sink.weights) < 300_000
 
 
 def test_a_stopped_sink_goes_on_where_its_files_end(

@@ -139,6 +139,12 @@ class Worker:
         return int(([0, *re.findall(r"took over (\d+) partitions", self.log)])[-1])
 
     @property
+    def peak_mb(self) -> float:
+        """The most memory it has had, in MB (1e6 bytes)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6
+
+    @property
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._process.poll() is None
@@ -211,7 +217,7 @@ def reading(device: str, ts: int, values: dict[str, float]) -> Sent:
     return device.encode(), json.dumps({"device_id": device, "ts": ts, "values": values}).encode()
 
 
-def send(site: Site, records: Sequence[Sent], *, topic: str | None = None, **options: Setting) -> None:
+def send(site: Site, records: Iterable[Sent], *, topic: str | None = None, **options: Setting) -> None:
     """Produce records in order and wait until Kafka has them."""
     client = producer(site.broker, **options)
     for key, value in records:
