@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from threadpoolctl import threadpool_limits
 
 from scorers.errors import InputError, ModelError
@@ -81,17 +82,17 @@ def fit_fleet(blocks: Mapping[str, Statistics], spec: TrainSpec) -> Training:
 
 
 def train(
-    path: Path,
+    source: Path | ds.Dataset,
     spec: TrainSpec,
     *,
     period: Period | None = None,
     workers: int = 1,
     progress: Progress = lambda _, __: None,
 ) -> Training:
-    """Train a model for every device found under ``path``.
+    """Train a model for every device found in ``source``.
 
     Args:
-        path: a folder of Parquet files; names that start with ``_`` or ``.`` are ignored.
+        source: window statistics, or a folder of Parquet files; names that start with ``_`` or ``.`` are ignored.
         spec: how to train.
         period: which windows; all by default.
         workers: processes. With more than one the calling script needs its ``__main__`` guard.
@@ -104,14 +105,14 @@ def train(
     training = Training()
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config={"temp_directory": spill}) as database:
         try:
-            total, tables = _read(database, path, period or Period())
+            total, tables = _read(database, source, period or Period())
             for outcome in _spread(tables, spec, workers):
                 for result, model in outcome:
                     training.add(result, model)
                 progress(len(training.results), total)
         except duckdb.Error as error:
             raise InputError(
-                f"{path} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
+                f"{_named(source)} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
             ) from error
         except BrokenProcessPool as error:
             raise ModelError(
@@ -123,18 +124,35 @@ def train(
 Outcome = tuple[Result, DeviceModel | None]
 
 
-def _read(database: duckdb.DuckDBPyConnection, path: Path, period: Period) -> tuple[int, Iterator[pa.Table]]:
+def _read(
+    database: duckdb.DuckDBPyConnection, source: Path | ds.Dataset, period: Period
+) -> tuple[int, Iterator[pa.Table]]:
     """How many devices there are, and their rows in tables of whole devices."""
-    files = [str(file) for file in sorted(path.rglob("*.parquet")) if not _hidden(file.relative_to(path))]
+    files = _files(source)
     if not files:
         raise InputError(
-            f"There are no Parquet files under {path}; let the Parquet sink write some, or name its folder."
+            f"There are no Parquet files under {_named(source)}; let the Parquet sink write some, or name its folder."
         )
-    chosen = f"FROM read_parquet($files, hive_partitioning = false) WHERE {_filter(period)}"
-    counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", {"files": files}).fetchall()
+    if isinstance(source, Path):
+        origin, params = "read_parquet($files, hive_partitioning = false)", {"files": files}
+    else:
+        database.register("source", source)
+        origin, params = "source", {}
+    chosen = f"FROM {origin} WHERE {_filter(period)}"
+    counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
     columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
-    rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params={"files": files})
+    rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
     return counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
+
+
+def _files(source: Path | ds.Dataset) -> list[str]:
+    if isinstance(source, Path):
+        return [str(file) for file in sorted(source.rglob("*.parquet")) if not _hidden(file.relative_to(source))]
+    return list(source.files)
+
+
+def _named(source: Path | ds.Dataset) -> str:
+    return str(source) if isinstance(source, Path) else "The statistics table"
 
 
 def _hidden(path: Path) -> bool:

@@ -132,7 +132,7 @@ class Demo:
         expected = self.scene.devices * self.scene.warm_windows
         self._await(lambda: _windows(settings.parquet.folder) >= expected, "history in Parquet")
         self.say(f"training {self.scene.devices} models on {_windows(settings.parquet.folder):,} windows")
-        fit(settings, settings.parquet.folder / "statistics", settings.worker.fleet, Period(), 1)
+        fit(settings, settings.parquet.folder, settings.worker.fleet, Period(), 1)
         self._await(lambda: self._counts().get("models", 0) > 0, "the fleet in force")
 
     def _await(self, arrived: Callable[[], bool], what: str) -> None:

@@ -10,13 +10,14 @@ from scorers import pack
 from scorers.errors import ModelError
 from scorers.fleet import Fleet
 from scorers.train import Period, Training, train
+from sinks.read import dataset
 from tidewatch.console import progress
 from tidewatch.settings import Settings
 from tidewatch.wiring import train_spec
 
 
 def fit(settings: Settings, folder: Path, target: Path, period: Period, workers: int | None) -> tuple[Training, str]:
-    """Train on a folder of statistics and save the fleet; the results and the fleet's version.
+    """Train on the statistics in a folder of the Parquet sink and save the fleet; the results and the fleet's version.
 
     Raises:
         InputError: there are no statistics there.
@@ -26,7 +27,9 @@ def fit(settings: Settings, folder: Path, target: Path, period: Period, workers:
     version = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
     with progress("training") as show:
         cores = workers or os.cpu_count() or 1
-        training = train(folder, train_spec(settings), period=period, workers=cores, progress=show)
+        training = train(
+            dataset(folder, "statistics"), train_spec(settings), period=period, workers=cores, progress=show
+        )
     if not training.models:
         reasons = Counter(result.reason for result in training.results)
         reason = reasons.most_common(1)[0][0] if reasons else "there were no devices"

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -118,3 +119,15 @@ def test_files_that_are_no_statistics_are_refused(content: bytes | None, tmp_pat
 
     with pytest.raises(InputError, match="Parquet sink"):
         train(tmp_path, SPEC)
+
+
+def test_training_from_a_dataset_equals_training_from_its_files(tmp_path: Path, blocks: dict[str, Statistics]) -> None:
+    write(tmp_path, "all.parquet", *(long(device, block) for device, block in blocks.items()))
+    rows = ds.dataset(tmp_path, format="parquet")
+
+    assert train(rows, SPEC).results == train(tmp_path, SPEC).results
+
+
+def test_a_dataset_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There are no Parquet files under The statistics table"):
+        train(ds.dataset(tmp_path, format="parquet"), SPEC)

@@ -41,7 +41,7 @@ def train(
     settings = in_force.settings
     period = Period(moment(since, "--since") if since else None, moment(until, "--until") if until else None)
     target = fleet or settings.worker.fleet
-    training, version = fit(settings, (statistics or settings.parquet.folder) / "statistics", target, period, workers)
+    training, version = fit(settings, statistics or settings.parquet.folder, target, period, workers)
     counts = Counter(result.status for result in training.results)
     if as_json:
         results = [asdict(result) for result in training.results]
