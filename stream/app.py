@@ -139,7 +139,7 @@ def _ticker(app: App) -> Callable[[], Any]:
 
 def _revoker(app: App) -> Callable[..., Any]:
     async def revoked(_: Any, partitions: set[TP], **__: Any) -> None:
-        await app.owners.release(tp for tp in partitions if app.owners.batched(tp.topic))
+        await app.owners.revoke(tp for tp in partitions if app.owners.batched(tp.topic))
 
     return revoked
 

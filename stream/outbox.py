@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from scorers.errors import TidewatchError, UnavailableError
 from stream.encode import Message
@@ -56,11 +56,11 @@ class Delivery(StrEnum):
 class Outbox(Protocol):
     """The way out of one partition; blocking, for use off the event loop. Fenced or broken, it can only be closed."""
 
-    def open(self) -> None:
+    def open(self, stop: threading.Event) -> None:
         """Fence whoever wrote for this partition before.
 
         Raises:
-            StoppedError: no answer until the stop.
+            StoppedError: no answer until ``stop``.
         """
 
     def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
@@ -97,14 +97,14 @@ class ExactlyOnce:
             linger_ms=_LINGER_MS,
         )
 
-    def open(self) -> None:
+    def open(self, stop: threading.Event) -> None:
         """Fence by initialising transactions."""
-        self._insist(lambda: self._producer.init_transactions(_OPERATION_S))
+        self._insist(lambda: self._producer.init_transactions(_OPERATION_S), stop)
 
     def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
         """Produce all or none."""
         while not self._attempt([*outputs, *state]):
-            self._wait()
+            self._wait(self._stop)
 
     def close(self) -> None:
         """Leave it at that."""
@@ -117,7 +117,7 @@ class ExactlyOnce:
             self._producer.begin_transaction()
             for message in messages:
                 self._produce(message)
-            self._insist(lambda: self._producer.commit_transaction(_OPERATION_S))
+            self._insist(lambda: self._producer.commit_transaction(_OPERATION_S), self._stop)
         except KafkaException as error:
             self._abort(error.args[0])
             return False
@@ -138,7 +138,7 @@ class ExactlyOnce:
         if not fault.fatal():
             log.warning("%s: %s; the epoch is sent again", self._identity, fault.str())
             try:
-                self._insist(lambda: self._producer.abort_transaction(_OPERATION_S))
+                self._insist(lambda: self._producer.abort_transaction(_OPERATION_S), self._stop)
             except KafkaException as error:
                 fault = error.args[0]
             else:
@@ -147,7 +147,7 @@ class ExactlyOnce:
             raise FencedError(f"{self._identity} has another owner, or Kafka aborted what it had open for too long.")
         raise BrokenError(f"{self._identity}: {fault.str()}")
 
-    def _insist(self, operation: Callable[[], None]) -> None:
+    def _insist(self, operation: Callable[[], None], stop: threading.Event) -> None:
         """Repeat what timed out: librdkafka takes up where it was."""
         level = logging.WARNING
         while True:
@@ -160,12 +160,12 @@ class ExactlyOnce:
                     raise
                 log.log(level, "%s: %s; waiting", self._identity, fault.str())
                 level = logging.DEBUG  # said once
-                self._wait()
+                self._wait(stop)
             else:
                 return
 
-    def _wait(self) -> None:
-        if self._stop.wait(_PAUSE_S):
+    def _wait(self, stop: threading.Event) -> None:
+        if stop.wait(_PAUSE_S):
             raise StoppedError(f"Kafka did not answer for {self._identity!r} before the stop; the epoch is redone.")
 
 
@@ -176,9 +176,9 @@ class AtLeastOnce:
         self._outlet = outlet
         self._state = ExactlyOnce(broker, stop, identity)
 
-    def open(self) -> None:
+    def open(self, stop: threading.Event) -> None:
         """Fence by initialising transactions."""
-        self._state.open()
+        self._state.open(stop)
 
     def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
         """Outputs are there for all to see before the state is; a crash between doubles them."""
@@ -275,44 +275,46 @@ def _enqueue(
     return True
 
 
-def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event) -> Iterator[tuple[bytes, bytes]]:
-    """Every committed (key, value) of one partition of the state topic, oldest first.
+def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event) -> dict[bytes, bytes]:
+    """The last committed value of every key in one partition of the state topic.
 
     Reads to the end of the log as it is now, through other owners' open transactions.
 
     Raises:
-        StoppedError: no answer until the stop.
+        StoppedError: no answer until ``stop``.
     """
-    place = TopicPartition(topic, partition)
+    while True:
+        try:
+            return _read(broker, TopicPartition(topic, partition), stop)
+        except KafkaException as error:
+            # with clients of its own the next time: one that met Kafka waking up may never learn of the topic
+            log.warning("the state in %r is out of reach: %s", topic, error.args[0].str())
+            if stop.wait(_PAUSE_S):
+                raise _silent(topic) from error
+
+
+def _read(broker: Broker, place: TopicPartition, stop: threading.Event) -> dict[bytes, bytes]:
     with (
         closing(consumer(broker, "tidewatch-state", isolation_level="read_uncommitted")) as probe,
         closing(consumer(broker, "tidewatch-state", enable_partition_eof=True, fetch_wait_max_ms=10)) as reader,
     ):
-        _, end = _ends(probe, place, stop)
-        # by the reader itself: once it knows the leader it begins at once, and not half a second later
-        begin, _ = _ends(reader, place, stop)
-        reader.assign([TopicPartition(topic, partition, begin)])
-        while True:
-            if stop.is_set():
-                raise StoppedError(f"Kafka did not give back the state in {topic!r} before the stop.")
+        _, end = probe.get_watermark_offsets(place, timeout=_OPERATION_S)
+        # asked of the reader itself: knowing the leader it begins at once, and not half a second later
+        begin, _ = reader.get_watermark_offsets(place, timeout=_OPERATION_S)
+        reader.assign([TopicPartition(place.topic, place.partition, begin)])
+        found: dict[bytes, bytes] = {}
+        while not stop.is_set():
             for message in reader.consume(10_000, 0.02):
                 fault = message.error()
                 if fault is None:
-                    yield message.key() or b"", message.value() or b""
-                elif fault.code() == KafkaError._PARTITION_EOF and (message.offset() or 0) >= end:  # noqa: SLF001
-                    return
-                elif fault.code() != KafkaError._PARTITION_EOF and not fault.retriable():  # noqa: SLF001
-                    raise UnavailableError(f"The state in {topic!r} cannot be read: {fault.str()}.")
+                    found[message.key() or b""] = message.value() or b""
+                elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
+                    if (message.offset() or 0) >= end:
+                        return found
+                elif not fault.retriable():
+                    raise KafkaException(fault)
+    raise _silent(str(place.topic))
 
 
-def _ends(client: Consumer, place: TopicPartition, stop: threading.Event) -> tuple[int, int]:
-    """The first offset and the one after the last."""
-    while True:
-        try:
-            low, high = client.get_watermark_offsets(place, timeout=_OPERATION_S)
-        except KafkaException as error:
-            log.warning("the state in %r is out of reach: %s", place.topic, error.args[0].str())
-            if stop.wait(_PAUSE_S):
-                raise StoppedError(f"Kafka did not answer for {place.topic!r} before the stop.") from error
-        else:
-            return int(low), int(high)
+def _silent(topic: str) -> StoppedError:
+    return StoppedError(f"Kafka did not give back the state in {topic!r} before the stop.")

@@ -125,6 +125,9 @@ class Owners:
         self._room = asyncio.Event()
         self._room.set()
         self._stop = threading.Event()
+        self._taking = threading.Event()
+        """Set once a take-over is to be given up."""
+        self._closing = False
         self._outbox = outboxes(broker, worker.delivery, self._stop)
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="outbox")
         self._past: Counter[str] = Counter()
@@ -154,11 +157,6 @@ class Owners:
                 await asyncio.wait_for(self._room.wait(), _NAP_S)
         return self._room.is_set()
 
-    @property
-    def life(self) -> int:
-        """Counts the acquisitions."""
-        return self._life
-
     def arrive(self, records: Records) -> Fetch:
         """Count in what was fetched."""
         fetch = Fetch(records, self._life)
@@ -168,16 +166,17 @@ class Owners:
         return fetch
 
     async def acquire(self, partitions: set[TP]) -> dict[TP, int | None] | None:
-        """Take over partitions from whoever had them; where reading starts, None once overtaken by another call."""
-        self._life += 1
-        life = self._life
-        await self.release(self._owned)
-        if self._stop.is_set():
+        """Take over partitions from whoever had them; where reading starts, None once the group has other plans."""
+        await self.revoke(list(self._owned))
+        if self._closing:
             return {}
+        life, self._taking, began = self._life, threading.Event(), time.monotonic()
         self._in_flight = 0
         self._room.set()
-        began = time.monotonic()
-        owned = await asyncio.gather(*(self._take(tp, life) for tp in sorted(partitions)))
+        try:
+            owned = await asyncio.gather(*(self._take(tp, life) for tp in sorted(partitions)))
+        except StoppedError:
+            return None
         if life != self._life:
             return None
         if owned:
@@ -186,6 +185,12 @@ class Owners:
             log.info("took over %d partitions in %.2f s", len(owned), self._takeover.restored - began)
             self._recover()
         return {tp: owner.floor for tp, owner in zip(sorted(partitions), owned, strict=True)}
+
+    async def revoke(self, partitions: Iterable[TP]) -> None:
+        """Give up taking over, and let go of partitions, once what they have done is out."""
+        self._life += 1
+        self._taking.set()
+        await self.release(partitions)
 
     def _recover(self) -> None:
         """Tell once nothing of what was taken over last is still reading again."""
@@ -201,7 +206,7 @@ class Owners:
         identity = f"{self._worker.app}-{tp.topic}-{tp.partition}"
         core = Partition(self._sources[tp.topic], tp.partition, self._spec, self._topics)
         loop = asyncio.get_running_loop()
-        outbox, floor = await loop.run_in_executor(self._pool, self._open, identity, core)
+        outbox, floor = await loop.run_in_executor(self._pool, self._open, identity, core, self._taking)
         core.use(self.fleet)
         owner = Owner(core, outbox, floor, heard=time.monotonic(), told=core.next_offset)
         if life == self._life:
@@ -210,11 +215,15 @@ class Owners:
             self._pool.submit(outbox.close)
         return owner
 
-    def _open(self, identity: str, core: Partition) -> tuple[Outbox, int | None]:
+    def _open(self, identity: str, core: Partition, stop: threading.Event) -> tuple[Outbox, int | None]:
         outbox = self._outbox(identity)
-        outbox.open()
-        records = remembered(self._broker, self._topics.state, core.number, self._stop)
-        return outbox, core.restore(recall(core.scope, core.number, records))
+        try:
+            outbox.open(stop)
+            records = remembered(self._broker, self._topics.state, core.number, stop)
+            return outbox, core.restore(recall(core.scope, core.number, records.items()))
+        except StoppedError:
+            outbox.close()
+            raise
 
     async def release(self, partitions: Iterable[TP]) -> None:
         """Let go of partitions, once what they have done is out."""
@@ -233,7 +242,8 @@ class Owners:
         if owner.commit:
             await asyncio.wait([owner.commit])
         if owner.pending and self._holds(owner):
-            await self._commit(owner)
+            owner.commit = asyncio.ensure_future(self._commit(owner))
+            await asyncio.wait([owner.commit])
         await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.close)
 
     # --- what the worker does ------------------------------------------------------------------
@@ -298,8 +308,9 @@ class Owners:
 
     async def close(self) -> None:
         """Let go of everything; what is not out after ``_CLOSE_S`` is redone by the next owner."""
+        self._closing = True
         asyncio.get_running_loop().call_later(_CLOSE_S, self._stop.set)
-        await self.release(self._owned)
+        await self.revoke(list(self._owned))
         self._stop.set()
         self._pool.shutdown(wait=False)
 

@@ -5,8 +5,11 @@ fetching is by batch, positions and committed offsets are the owners' to say; ot
 Faust's as ever.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +20,9 @@ from faust.types import TP, ConsumerMessage
 from stream.cursor import Cursor
 from stream.records import Records
 
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 0.5
 _FETCH_BYTES = 8 * 1024 * 1024
 _STEP = 16
 """Records unpacked between two looks at their bytes."""
@@ -28,12 +34,8 @@ class Owners(Protocol):
     async def acquire(self, partitions: set[TP]) -> dict[TP, int | None] | None:
         """Take over partitions; where reading starts (None: where the group left off).
 
-        None in place of all: another acquisition began meanwhile.
+        None in place of all: the group has changed its mind meanwhile.
         """
-
-    @property
-    def life(self) -> int:
-        """Counts the acquisitions."""
 
     async def room(self) -> bool:
         """Whether more records may be fetched, now or a moment later."""
@@ -132,6 +134,8 @@ class Consumer(aiokafka.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cursor: Cursor[TP] = Cursor()
+        self._placed = asyncio.Event()
+        self._placing: asyncio.Task[None] | None = None
 
     def _new_consumer_thread(self) -> Thread:
         return Thread(self, loop=self.loop, beacon=self.beacon)
@@ -148,19 +152,39 @@ class Consumer(aiokafka.Consumer):
     def _batched(self, partitions: Iterable[TP]) -> set[TP]:
         return {tp for tp in partitions if self._owners.batched(tp.topic)}
 
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Stop going anywhere, then let Faust and the owners do their part."""
+        self._lift()
+        await super().on_partitions_revoked(revoked)
+
     async def perform_seek(self) -> None:
-        """Go to where the owners want to read on."""
+        """Begin to go where the owners want to read on; until we are there nothing counts.
+
+        Faust waits here for a while and then gives up for good: a broker that is away must not hold it up.
+        """
+        self._lift()
+        self._placing = asyncio.ensure_future(self._place())
+
+    def _lift(self) -> None:
         self._cursor.lift()
-        await super().perform_seek()
-        starts = await self._owners.acquire(self._batched(self.assignment()))
-        if starts is None:
-            return
-        life = self._owners.life
-        places = {tp: self._begin(tp) if start is None else start for tp, start in starts.items()}
-        for tp, offset in places.items():
-            await self.seek(tp, offset)
-        if life == self._owners.life:
+        self._placed.clear()
+        if self._placing:
+            self._placing.cancel()
+
+    async def _place(self) -> None:
+        try:
+            await super().perform_seek()
+            starts = await self._owners.acquire(self._batched(self.assignment()))
+            if starts is None:
+                return
+            places = {tp: self._begin(tp) if start is None else start for tp, start in starts.items()}
+            for tp, offset in places.items():
+                await self.seek(tp, offset)
             self._cursor.place(places)
+            self._placed.set()
+        except Exception as error:  # a worker that went on would own partitions and read none
+            log.exception("partitions cannot be taken over")
+            await self.app.crash(error)
 
     def _begin(self, tp: TP) -> int:
         """Where the group left off; else 0, from where Kafka's client goes on to the first record there is."""
@@ -172,6 +196,10 @@ class Consumer(aiokafka.Consumer):
             return
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode asks for an event of its own
+        if not self._placed.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._placed.wait(), _PATIENCE_S)
+            return
         for tp, offset in self._cursor.overdue().items():
             await self.seek(tp, offset)
         ticket = self._cursor.ticket

@@ -40,7 +40,7 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it may be said."""
-        if not record.name.startswith("aiokafka"):
+        if record.levelno < logging.WARNING or not record.name.startswith("aiokafka"):
             return True
         what = (record.name, record.msg)
         if record.created - self._said.get(what, 0.0) < _AGAIN_S:

@@ -14,7 +14,7 @@ from tests.live.support import read
 
 def outbox(broker: Broker, topics: Topics) -> ExactlyOnce:
     opened = ExactlyOnce(broker, threading.Event(), f"{topics.scores}-0")
-    opened.open()
+    opened.open(threading.Event())
     return opened
 
 

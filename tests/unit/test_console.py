@@ -6,7 +6,7 @@ from tidewatch.console import Seldom
 
 
 def said(name: str, message: str, at: float) -> logging.LogRecord:
-    record = logging.makeLogRecord({"name": name, "msg": message})
+    record = logging.makeLogRecord({"name": name, "msg": message, "levelno": logging.ERROR})
     record.created = at
     return record
 
