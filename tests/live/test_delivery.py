@@ -45,7 +45,7 @@ def stop() -> threading.Event:
 
 def opened(site: Site, delivery: Delivery, stop: threading.Event) -> Outbox:
     outbox = outboxes(site.broker, delivery, stop)(site.app)
-    outbox.open(threading.Event())
+    outbox.open(stop)
     return outbox
 
 
