@@ -115,12 +115,20 @@ class Faults:
                 "freeze redis", ["redis server"], (5, 15), lambda _: scene.redis.pause(), lambda _: scene.redis.resume()
             ),
             Kind("reset redis", ["redis server"], (0.1, 0.2), lambda _: scene.redis_front.cut()),
+            Kind("compact, and kill it", ["parquet folder"], (0.5, 8), self._compact, self._spoil),
             Kind("flood", ["load"], (1, 2), lambda _: self._driver.flood()),
             Kind("poison", ["load"], (1, 2), lambda _: self._driver.poison()),
         ]
         if scene.disk.limited:
             kinds.append(Kind("fill disk", ["disk"], (4, 12), lambda _: scene.disk.fill(), lambda _: scene.disk.free()))
         return kinds
+
+    def _compact(self, _: str) -> None:
+        self._scene.compactor.start()
+
+    def _spoil(self, _: str) -> None:
+        if self._scene.compactor.returncode is None:
+            self._scene.compactor.kill()
 
     def watch(self) -> None:
         """See how those take it that were asked to end."""

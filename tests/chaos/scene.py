@@ -137,6 +137,7 @@ class Scene:
     disk: Disk
     fronts: dict[str, Proxy]
     redis_front: Proxy
+    compactor: Child
     members: dict[str, Member] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
     """Members that ended by themselves."""
@@ -192,10 +193,14 @@ def scene(folder: Path, spec: LoadSpec) -> Iterator[Scene]:
         redis_front = stack.enter_context(Proxy(port, urlsplit(redis.url).port or 0))
         ensure_topics(kafka.broker, Topics(), partitions=PARTITIONS)
         save(models(spec), folder / "fleet.arrow", created=spec.start)
-        built = Scene(folder, kafka, redis, disk, fronts, redis_front)
+        parquet = disk.folder / "parquet"
+        plain = settings(folder, kafka.broker.bootstrap, redis.url, parquet)
+        compactor = Child(plain, folder / "compact.log", "compact", "--keep-s", "5")
+        stack.callback(compactor.kill)
+        built = Scene(folder, kafka, redis, disk, fronts, redis_front, compactor)
         for name in FRONTS:
             words = ("sink", name) if name in SINKS else ("worker", "--log", "INFO")
-            reach = settings(folder, f"{HOST}:{kafka.outer[name]}", f"redis://{HOST}:{port}/0", built.parquet)
+            reach = settings(folder, f"{HOST}:{kafka.outer[name]}", f"redis://{HOST}:{port}/0", parquet)
             built.members[name] = Member(reach, folder / f"{name}.log", *words)
         stack.callback(_dismiss, built)
         yield built
