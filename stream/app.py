@@ -5,11 +5,12 @@ import gc
 import logging
 import os
 import ssl
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import faust
 import msgspec
@@ -231,12 +232,25 @@ def credentials(options: Any) -> Any:
     )
 
 
-def run(app: App, *, loglevel: str = "WARNING") -> None:
-    """Run until a signal or a crash; raises ``SystemExit`` with 0, or what broke."""
+def run(app: App, *, loglevel: str = "WARNING") -> NoReturn:
+    """Run until a signal or a crash, then end the process: with 0, or with 1 where something broke.
+
+    Python would wait for Kafka's clients to take their leave, which they do not of a broker that is away.
+    """
     # decoding makes many short-lived dicts that never form cycles
     gc.set_threshold(100_000, 50, 50)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None  # its cursor codes would end up in logs
-    worker.execute_from_commandline()
+    code: Any = 1
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        log.exception("the worker has broken down")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)

@@ -1,6 +1,7 @@
 """Where it happens: Kafka, Redis, a small disk, a network that can fail, and the processes of one installation."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -92,8 +93,8 @@ class Ending:
 
     @property
     def graceful(self) -> bool:
-        """Whether as promised."""
-        return self.code == 0 and self.seconds <= GRACEFUL_S
+        """Whether as promised; Python itself ends by the signal while it is still starting."""
+        return self.code in {0, -signal.SIGTERM} and self.seconds <= GRACEFUL_S
 
 
 class Disk:
