@@ -123,6 +123,16 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     model_version: str | None = None
 
 
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """Says which rejects were sent back, in the transaction that sent them; a record of ``rejects`` itself.
+
+    It lies behind them in their own partition: as long as Kafka keeps a reject, it keeps the receipt.
+    """
+
+    offsets: list[int]
+    """Of the rejects, in this partition of ``rejects``."""
+
+
 class Fault(msgspec.Struct, frozen=True, gc=False):
     """One injected fault; the record of ``fault.truth``, key = device id. Half-open ``[start, end)``."""
 

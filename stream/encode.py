@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from scorers.verdicts import Verdicts
-from stream.contracts import Alert, Contributor, MetricStatistics, Score
+from stream.contracts import Alert, Contributor, MetricStatistics, Receipt, Score
 from stream.decode import Reject
 from stream.records import Records
 from stream.window import Closed
@@ -23,16 +23,19 @@ _OVERHEAD = 1_024
 """Bytes of a message's objects and headers."""
 _LAST_MS = 253_402_300_799_000
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+RECEIPT = "io.tidewatch.receipt.v1"
+"""The ``ce_type`` that tells a receipt from a reject."""
 
 
 class Message(NamedTuple):
-    """One record to produce; without a partition the key decides."""
+    """One record to produce; without a partition the key decides, without a timestamp the clock (epoch ms)."""
 
     topic: str
     key: bytes | None
     value: bytes
     headers: list[tuple[str, bytes]]
     partition: int = -1
+    timestamp: int = 0
 
 
 def size(message: Message) -> int:
@@ -102,6 +105,13 @@ def reject_message(topic: str, records: Records, reject: Reject) -> Message:
         ("tw_timestamp", str(arrival).encode()),
     ]
     return Message(topic, records.keys[row], records.values[row] or b"", headers)
+
+
+def receipt_message(topic: str, partition: int, receipt: Receipt, epoch_ms: int) -> Message:
+    """The record of ``rejects`` which says that rejects of this partition were sent back at that time."""
+    identity = f"{topic}/{partition}/{receipt.offsets[0]}"
+    headers = _event(RECEIPT, topic, identity, epoch_ms)
+    return Message(topic, None, _encoder.encode(receipt), headers, partition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from enum import StrEnum
 from functools import partial
@@ -38,6 +38,10 @@ class BrokenError(TidewatchError):
     """The producer cannot go on and the fate of its last epoch is unknown: start again from the state."""
 
     retryable = True
+
+
+class RefusedError(TidewatchError):
+    """Kafka does not take a message, now or later; nothing of its transaction is out."""
 
 
 class StoppedError(UnavailableError):
@@ -101,9 +105,16 @@ class ExactlyOnce:
         """Fence by initialising transactions."""
         self._insist(lambda: self._producer.init_transactions(_OPERATION_S), stop)
 
-    def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
-        """Produce all or none."""
-        while not self._attempt([*outputs, *state]):
+    def send(self, outputs: Sequence[Message], state: Sequence[Message], *, hopeless: Collection[int] = ()) -> None:
+        """Produce all or none.
+
+        Raises:
+            RefusedError: for a reason among these of Kafka's codes.
+        """
+        while (fault := self._attempt([*outputs, *state])) is not None:
+            if fault.code() in hopeless:
+                raise RefusedError(fault.str())
+            log.warning("%s: %s; the epoch is sent again", self._identity, fault.str())
             self._wait(self._stop)
 
     def close(self) -> None:
@@ -112,16 +123,18 @@ class ExactlyOnce:
             self._producer.purge()
             self._producer.flush(0)
 
-    def _attempt(self, messages: Sequence[Message]) -> bool:
+    def _attempt(self, messages: Sequence[Message]) -> KafkaError | None:
+        """Why it was taken back, if it was."""
         try:
             self._producer.begin_transaction()
             for message in messages:
                 self._produce(message)
             self._insist(lambda: self._producer.commit_transaction(_OPERATION_S), self._stop)
         except KafkaException as error:
-            self._abort(error.args[0])
-            return False
-        return True
+            fault: KafkaError = error.args[0]
+            self._abort(fault)
+            return fault
+        return None
 
     def _produce(self, message: Message) -> None:
         try:
@@ -136,7 +149,6 @@ class ExactlyOnce:
     def _abort(self, fault: KafkaError) -> None:
         """Make room for another attempt, or raise because there cannot be one."""
         if not fault.fatal():
-            log.warning("%s: %s; the epoch is sent again", self._identity, fault.str())
             try:
                 self._insist(lambda: self._producer.abort_transaction(_OPERATION_S), self._stop)
             except KafkaException as error:
@@ -269,6 +281,7 @@ def _enqueue(
             partition=message.partition,
             headers=[*message.headers],
             on_delivery=report,
+            timestamp=message.timestamp,
         )
     except BufferError:
         return False

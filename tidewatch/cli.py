@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
 from tidewatch import settings
-from tidewatch.commands import feed, learn, look, run, tidy, up
+from tidewatch.commands import feed, keep, learn, look, run, tidy, up
 from tidewatch.console import Level, err, log_from
 
 EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (up, feed, run, learn, look, tidy):
+for commands in (up, feed, run, learn, look, tidy, keep):
     commands.register(app)
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     try:
         app()
     except TidewatchError as error:
-        err.print(f"[bold red]error:[/] {error}", markup=True, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
         sys.exit(130)

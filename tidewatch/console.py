@@ -18,6 +18,8 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _AGAIN_S = 10.0
+_WIDTH = 16
+"""Bytes in a line of hexadecimal."""
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "firing": "red", "resolved": "green"}
 
@@ -81,13 +83,39 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def plain(text: str) -> str:
+    """Text from outside as a terminal may see it: what is not printable is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def picture(value: bytes) -> Iterator[str]:
+    """Bytes from outside in lines for a terminal: printable text as it is, anything else in hexadecimal."""
+    try:
+        lines = value.decode().split("\n")
+    except UnicodeDecodeError:
+        lines = ["\x00"]
+    if all(line.replace("\t", "").isprintable() for line in lines):
+        yield from lines
+        return
+    for at in range(0, len(value), _WIDTH):
+        row = value[at : at + _WIDTH]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)  # noqa: PLR2004 - what ASCII can print
+        yield f"{at:08x}  {row.hex(' '):<{3 * _WIDTH - 1}}  {text}"
+
+
+def utc(epoch_ms: int) -> str:
+    """A moment for a person, to the second."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def alert_line(alert: Alert) -> str:
     """One alert for a person: when, what, who, how odd, and why."""
-    at = datetime.fromtimestamp(alert.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     colour = COLOURS[alert.state]
     causes = alert.contributors[:2] if alert.state == "firing" else []
     why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
-    return f"{at}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
+    return f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
 
 
 def _number(value: float | None) -> str:

@@ -30,6 +30,7 @@ from stream.decode import LATEST
 from stream.kafka import Broker
 from tidewatch.children import Child
 from tidewatch.console import alert_line
+from tidewatch.rejects import Reject, understand
 from tidewatch.settings import InForce, Settings
 from tidewatch.stack import Stack
 from tidewatch.tail import drained, follow, gather
@@ -248,7 +249,9 @@ class Account:
         return {
             **self._windows(),
             "alerts": sum(alert.state == "firing" for alert in alerts),
-            "rejects": sum(1 for _ in gather(self.stack.broker, [topics.rejects])),
+            "rejects": sum(
+                isinstance(understand(message), Reject) for message in gather(self.stack.broker, [topics.rejects])
+            ),
             "redis_keys": self._redis_keys(),
             "fault_recall": self._recall(alerts),
             "faults": len(self.ended),

@@ -1,8 +1,9 @@
 """Where topics end, how far a group has come, and what arrives: small readers for the command line."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -15,12 +16,27 @@ from confluent_kafka import (
 )
 
 from scorers.errors import UnavailableError
-from stream.kafka import Broker, consumer, unreachable
+from stream.kafka import Broker, Setting, consumer, unreachable
 
 TIMEOUT_S = 10.0
+SETTLE_S = 90.0
+"""Kafka ends a transaction that its producer has left within a minute or so."""
+_AT_ONCE = 200
+"""Records taken from the client at once; they may be large."""
+
+_LEADERLESS = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+"""What a broker says of a partition that has just been made, or moves."""
+_WITHHELD = "Kafka at {!r} does not give all of {!r}: it is away, or a transaction is open there; try again."
 
 Place = tuple[str, int]
 """Topic and partition."""
+
+
+class Span(NamedTuple):
+    """Offsets of one partition, half-open."""
+
+    first: int
+    end: int
 
 
 def ends(broker: Broker, topics: Sequence[str]) -> dict[Place, int]:
@@ -31,6 +47,100 @@ def ends(broker: Broker, topics: Sequence[str]) -> dict[Place, int]:
     """
     with _reader(broker, "tidewatch-tail") as reader:
         return _ends(reader, _places(reader, topics))
+
+
+def spans(broker: Broker, topics: Sequence[str]) -> dict[Place, Span]:
+    """What every partition holds now.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or a topic is missing.
+    """
+    with _reader(broker, "tidewatch-tail") as reader:
+        return {place: _span(reader, place) for place in _places(reader, topics)}
+
+
+def _span(reader: Consumer, place: Place) -> Span:
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return Span(*reader.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S))
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def within(broker: Broker, wanted: Mapping[Place, Span], *, settled: bool = False) -> Iterator[Message]:
+    """The committed records of these spans, each partition's in order.
+
+    A transaction still open there hides what lies behind its beginning; with ``settled`` its end is waited for.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or does not give a partition.
+    """
+    left = {place: span for place, span in wanted.items() if span.first < span.end}
+    with _at(broker, {place: span.first for place, span in left.items()}) as reader:
+        heard = time.monotonic()
+        while left:
+            for place, offset, message in _arrivals(reader, left):
+                end = left[place].end
+                if message is not None and offset < end:
+                    yield message
+                # a record without bytes is false
+                if offset >= end - (message is not None) or (message is None and not settled):
+                    del left[place]
+                    reader.pause([TopicPartition(*place)])
+                heard = time.monotonic()
+            if time.monotonic() - heard > (SETTLE_S if settled else TIMEOUT_S):
+                raise UnavailableError(_WITHHELD.format(broker.bootstrap, min(left)[0]))
+
+
+def heads(broker: Broker, starts: Mapping[Place, int]) -> dict[Place, Message]:
+    """The first committed record at or after an offset of each partition; without those where there is none.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or does not give a partition.
+    """
+    found, left = {}, set(starts)
+    narrow: dict[str, Setting] = {"fetch_message_max_bytes": 65_536, "queued_max_messages_kbytes": 1_024}
+    with _at(broker, starts, **narrow) as reader:
+        deadline = time.monotonic() + TIMEOUT_S
+        while left:
+            for place, _, message in _arrivals(reader, left):
+                if message is not None:
+                    found[place] = message
+                left.discard(place)
+                reader.pause([TopicPartition(*place)])
+            if left and time.monotonic() > deadline:
+                raise UnavailableError(_WITHHELD.format(broker.bootstrap, min(left)[0]))
+    return found
+
+
+@contextmanager
+def _at(broker: Broker, starts: Mapping[Place, int], **options: Setting) -> Iterator[Consumer]:
+    """A consumer of committed records that stands at these offsets and is told where partitions end."""
+    # a few megabytes fetched may hold 100,000 records well compressed, a kilobyte each once they are unpacked
+    modest: dict[str, Setting] = {"fetch_message_max_bytes": 262_144, "queued_max_messages_kbytes": 16_384}
+    told: dict[str, Setting] = {"enable_partition_eof": True, "fetch_wait_max_ms": 10}
+    reader = consumer(broker, "tidewatch-at", **(modest | told | options))
+    try:
+        reader.assign([TopicPartition(*place, start) for place, start in starts.items()])
+        yield reader
+    except KafkaException as error:
+        raise unreachable(broker, error) from error
+    finally:
+        reader.close()
+
+
+def _arrivals(reader: Consumer, places: Collection[Place]) -> Iterator[tuple[Place, int, Message | None]]:
+    """Place, offset and record of what arrives for ``places`` while it is among them; no record at an end."""
+    for message in reader.consume(_AT_ONCE, 0.5):
+        place, fault = (message.topic() or "", message.partition() or 0), message.error()
+        if fault is None or fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
+            if place in places:
+                yield place, message.offset() or 0, message if fault is None else None
+        elif not fault.retriable():
+            raise KafkaException(fault)
 
 
 def backlog(broker: Broker, group: str, topics: Sequence[str]) -> dict[Place, int]:
@@ -69,7 +179,7 @@ def _done(reader: Consumer, places: Sequence[Place], *, late: bool) -> bool:
 
 
 def _ends(reader: Consumer, places: Sequence[Place]) -> dict[Place, int]:
-    return {place: int(reader.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)[1]) for place in places}
+    return {place: _span(reader, place).end for place in places}
 
 
 def _backlog(reader: Consumer, places: Sequence[Place]) -> dict[Place, int]:

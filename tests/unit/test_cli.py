@@ -20,7 +20,8 @@ from tidewatch.servers import free_ports
 from tidewatch.stack import embedded_broker
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
-COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor"]
+COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects", "rejects list"]
+COMMANDS += ["rejects show", "rejects replay"]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,9 @@ def test_help_is_given_wherever_it_is_asked_for(command: str) -> None:
         "worker --log loud",
         "--log loud config",
         "top --count 0",
+        "rejects",
+        "rejects show",
+        "rejects list --count -1",
         "train --workers 0",
     ],
 )
@@ -122,6 +126,11 @@ def test_wrong_usage_is_explained_and_ends_with_2(words: str) -> None:
         ("replay pump.csv --from soon", "--from 'soon'"),
         ("replay pump.csv --to later", "--to 'later'"),
         ("train --since soon", "--since 'soon'"),
+        ("rejects list --reason dull", "choose from empty, too_large"),
+        ("rejects list --topic device.scores", "choose from sensor.readings, server.sessions"),
+        ("rejects list --since soon", "--since 'soon'"),
+        ("rejects replay --until soon", "--until 'soon'"),
+        ("rejects replay sensor.readings/0/1 --reason late", "exclude each other"),
     ],
 )
 def test_a_wrong_setting_is_named(words: str, names: str) -> None:
@@ -143,6 +152,8 @@ def test_a_wrong_setting_is_named(words: str, names: str) -> None:
         ("replay junk.parquet", "junk.parquet"),
         ("train", "statistics"),
         ("compare here there", "here"),
+        ("rejects show 17", "'17'"),
+        ("rejects replay sensor.readings/0", "topic/partition/offset"),
     ],
 )
 def test_what_cannot_be_read_is_named(words: str, names: str) -> None:
@@ -166,6 +177,14 @@ def test_an_error_is_one_sentence_and_its_exit_code(
     assert code == expected
     assert told.startswith("error: ")
     assert "Traceback" not in told
+
+
+def test_markup_in_what_was_typed_is_told_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, told = ended(capsys, monkeypatch, "replay [/]")
+
+    assert (code, "'[/]'" in told) == (3, True)
 
 
 def test_a_redis_that_does_not_answer_is_told_with_its_variable(

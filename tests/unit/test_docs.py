@@ -17,8 +17,8 @@ from jsonschema import Draft202012Validator
 
 from producers.sessions import COLUMNS
 from stream.app import sources
-from stream.contracts import Alert, Fault, Reason, Score, Topics
-from stream.encode import Message, alert_message
+from stream.contracts import Alert, Fault, Reason, Receipt, Score, Topics
+from stream.encode import Message, alert_message, receipt_message
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records, punctuation
 from stream.state import DeviceState, PartitionState
@@ -32,6 +32,7 @@ STRUCTS: dict[str, Any] = {
     "score": Score,
     "alert": Alert,
     "fault": Fault,
+    "receipt": Receipt,
     "deviceState": DeviceState,
     "partitionState": PartitionState,
 }
@@ -159,6 +160,14 @@ def test_the_headers_of_the_alerts_example_are_those_of_its_record() -> None:
     headers = {name: value.decode() for name, value in alert_message(TOPICS.alerts, alert).headers}
 
     assert headers == example["headers"]
+
+
+def test_the_headers_of_the_receipts_example_are_those_of_its_record() -> None:
+    (example,) = examples("receipt")
+    receipt = msgspec.convert(example["payload"], Receipt)
+    message = receipt_message(TOPICS.rejects, 3, receipt, NOW + 100_000)
+
+    assert {name: value.decode() for name, value in message.headers} == example["headers"]
 
 
 def test_what_the_core_gives_keeps_the_documented_schemas() -> None:
