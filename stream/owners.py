@@ -212,7 +212,7 @@ class Owners:
         if life == self._life:
             self._owned[tp] = owner
         else:
-            self._pool.submit(outbox.close)
+            outbox.close()
         return owner
 
     def _open(self, identity: str, core: Partition, stop: threading.Event) -> tuple[Outbox, int | None]:
