@@ -6,7 +6,7 @@ outbox shuts out every other replay first, and so finds in the log all that was 
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError
@@ -19,12 +19,15 @@ from stream.outbox import BrokenError, ExactlyOnce, FencedError, RefusedError, S
 from tidewatch.console import progress
 from tidewatch.rejects import Id, Ledger, Reject, Selection
 from tidewatch.shelf import Shelf, inputs
-from tidewatch.tail import Place, ends
+from tidewatch.stack import is_embedded
+from tidewatch.tail import Place, ends, retention
 
 RECORDS = 1_000
 """At most so many rejects a transaction."""
 BYTES = 16 * 1024 * 1024
 """At most so many bytes a transaction, unless one reject alone is larger."""
+MARGIN_MS = 3_600_000
+"""How long before Kafka may delete a record it is too late to send it."""
 HOPELESS = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -48,7 +51,7 @@ class Resent:
     empty: int = 0
     """Left out: there is nothing to send."""
     refused: list[tuple[Id, str]] = field(default_factory=list)
-    """Not taken by Kafka, and why."""
+    """Not sent, or not taken by Kafka, and why."""
 
     @property
     def done(self) -> int:
@@ -64,9 +67,9 @@ def resend(broker: Broker, topics: Topics, selection: Selection, app: str, *, st
         FencedError: another replay has begun.
         UnavailableError: Kafka does not answer, or a topic is missing.
     """
-    places = ends(broker, inputs(topics)).keys()
+    target = Inputs.look(broker, topics)
     outbox = ExactlyOnce(broker, stop, f"{app}-{topics.rejects}-replay")
-    resender = Resender(outbox, topics.rejects, places, lambda: time.time_ns() // 1_000_000)
+    resender = Resender(outbox, topics.rejects, target, _now)
     try:
         outbox.open(stop)
         shelf = Shelf.look(broker, topics, selection, settled=True)
@@ -107,14 +110,48 @@ def check(selection: Selection, ledger: Ledger) -> None:
         raise InputError(f"There is no reject {str(name)!r}; `rejects list` tells which there are.")
 
 
-class Resender:
-    """Sends rejects back; ``places`` are the partitions there are, ``clock`` gives epoch ms."""
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Where originals go: the partitions there are, and the time (epoch ms) before which each topic keeps nothing."""
 
-    def __init__(self, outbox: ExactlyOnce, topic: str, places: Collection[Place], clock: Callable[[], int]) -> None:
+    places: Collection[Place]
+    oldest: Mapping[str, int]
+
+    @classmethod
+    def look(cls, broker: Broker, topics: Topics) -> "Inputs":
+        """As they are now.
+
+        Raises:
+            UnavailableError: Kafka does not answer, or a topic is missing.
+        """
+        names = inputs(topics)
+        places = ends(broker, names).keys()
+        kept = {} if is_embedded(broker) else retention(broker, names)
+        return cls(places, {topic: _now() - span_ms + MARGIN_MS for topic, span_ms in kept.items()})
+
+    def obstacle(self, reject: Reject) -> str | None:
+        """Why it cannot go back, if it cannot."""
+        topic, *_ = reject.id
+        if reject.id[:2] not in self.places:
+            return "its partition is not there any more"
+        if 0 <= reject.timestamp < self.oldest.get(topic, 0):
+            # a worker that is away would never see it
+            return f"{topic} does not keep records as old as this: raise its retention.ms first"
+        return None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Resender:
+    """Sends rejects back; ``clock`` gives epoch ms."""
+
+    def __init__(self, outbox: ExactlyOnce, topic: str, target: Inputs, clock: Callable[[], int]) -> None:
         self.resent = Resent()
         self._outbox = outbox
         self._topic = topic
-        self._places = places
+        self._target = target
         self._clock = clock
 
     def run(self, rejects: Iterable[Reject]) -> Iterator[None]:
@@ -133,8 +170,8 @@ class Resender:
         for reject in rejects:
             if not reject.value:
                 self.resent.empty += 1
-            elif reject.id[:2] not in self._places:
-                self.resent.refused.append((reject.id, "its partition is not there any more"))
+            elif obstacle := self._target.obstacle(reject):
+                self.resent.refused.append((reject.id, obstacle))
             else:
                 yield reject
 

@@ -14,6 +14,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from scorers.errors import UnavailableError
 from stream.kafka import Broker, Setting, consumer, unreachable
@@ -24,6 +25,8 @@ SETTLE_S = 90.0
 _AT_ONCE = 200
 """Records taken from the client at once; they may be large."""
 
+_STEP = 1_000
+"""Offsets that are looked at first for what is written often."""
 _LEADERLESS = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 """What a broker says of a partition that has just been made, or moves."""
 _WITHHELD = "Kafka at {!r} does not give all of {!r}: it is away, or a transaction is open there; try again."
@@ -49,13 +52,14 @@ def ends(broker: Broker, topics: Sequence[str]) -> dict[Place, int]:
         return _ends(reader, _places(reader, topics))
 
 
-def spans(broker: Broker, topics: Sequence[str]) -> dict[Place, Span]:
-    """What every partition holds now.
+def spans(broker: Broker, topics: Sequence[str], *, stable: bool = False) -> dict[Place, Span]:
+    """What every partition holds now; with ``stable``, before the first transaction that is open there.
 
     Raises:
         UnavailableError: Kafka does not answer, or a topic is missing.
     """
-    with _reader(broker, "tidewatch-tail") as reader:
+    isolation = "read_committed" if stable else "read_uncommitted"
+    with _reader(broker, "tidewatch-tail", isolation_level=isolation) as reader:
         return {place: _span(reader, place) for place in _places(reader, topics)}
 
 
@@ -116,6 +120,33 @@ def heads(broker: Broker, starts: Mapping[Place, int]) -> dict[Place, Message]:
     return found
 
 
+def latest(broker: Broker, topic: str, wanted: Mapping[int, Collection[bytes]]) -> dict[bytes, bytes]:
+    """The last committed value of each key in its partition, as far as there is one.
+
+    Looked for backwards from the end, in steps that grow tenfold: what is written often is found in the first.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or the topic is missing.
+    """
+    held = {place: span for place, span in spans(broker, [topic], stable=True).items() if place[1] in wanted}
+    found: dict[bytes, bytes] = {}
+    step = _STEP
+    while held:
+        last = {place: Span(max(span.first, span.end - step), span.end) for place, span in held.items()}
+        seen = {}
+        for message in within(broker, last):
+            if message.key() in wanted[message.partition() or 0]:
+                seen[message.key() or b""] = message.value() or b""
+        found = seen | found
+        held = {
+            place: Span(span.first, last[place].first)
+            for place, span in held.items()
+            if span.first < last[place].first and not found.keys() >= set(wanted[place[1]])
+        }
+        step *= 10
+    return found
+
+
 @contextmanager
 def _at(broker: Broker, starts: Mapping[Place, int], **options: Setting) -> Iterator[Consumer]:
     """A consumer of committed records that stands at these offsets and is told where partitions end."""
@@ -151,6 +182,37 @@ def backlog(broker: Broker, group: str, topics: Sequence[str]) -> dict[Place, in
     """
     with _reader(broker, group) as reader:
         return _backlog(reader, _places(reader, topics))
+
+
+def committed(broker: Broker, group: str, topics: Sequence[str]) -> dict[Place, int]:
+    """Where the group has told that it goes on, for the partitions where it has.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or a topic is missing.
+    """
+    with _reader(broker, group) as reader:
+        told = reader.committed([TopicPartition(*place) for place in _places(reader, topics)], timeout=TIMEOUT_S)
+    return {(place.topic, place.partition): place.offset for place in told if place.offset >= 0}
+
+
+def retention(broker: Broker, topics: Sequence[str]) -> dict[str, int]:
+    """For how many ms by their own timestamps records are kept, where that is how it goes.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
+    admin = AdminClient({**broker.config(), "log_level": 0})
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+    kept = {}
+    try:
+        for about, answer in admin.describe_configs(asked, request_timeout=TIMEOUT_S).items():
+            config = {entry.name: entry.value for entry in answer.result().values()}
+            by_age = "delete" in config["cleanup.policy"] and int(config["retention.ms"]) >= 0
+            if by_age and config["message.timestamp.type"] == "CreateTime":
+                kept[about.name] = int(config["retention.ms"])
+    except KafkaException as error:
+        raise unreachable(broker, error) from error
+    return kept
 
 
 def drained(broker: Broker, group: str, topics: Sequence[str], *, within_s: float) -> bool:
@@ -190,9 +252,9 @@ def _backlog(reader: Consumer, places: Sequence[Place]) -> dict[Place, int]:
 
 
 @contextmanager
-def _reader(broker: Broker, group: str) -> Iterator[Consumer]:
+def _reader(broker: Broker, group: str, *, isolation_level: str = "read_uncommitted") -> Iterator[Consumer]:
     """A consumer that asks and joins nothing; what Kafka does not answer becomes one sentence."""
-    reader = consumer(broker, group, isolation_level="read_uncommitted")
+    reader = consumer(broker, group, isolation_level=isolation_level)
     try:
         yield reader
     except KafkaException as error:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,18 @@ from scorers.errors import InputError
 from stream.contracts import Reason, Topics
 from stream.decode import Reject as Refusal
 from stream.encode import reject_message
-from stream.kafka import MAX_MESSAGE_BYTES, Broker, producer
+from stream.kafka import DAY_MS, MAX_MESSAGE_BYTES, Broker, producer
 from stream.outbox import ExactlyOnce
 from stream.records import Records
-from tests.live.support import PARTITIONS, PROJECT, TETHER, Site, Worker, drained, eventually, send
+from tests.live.support import HOUR_MS, PARTITIONS, PROJECT, TETHER, Site, Worker, drained, eventually, send
 from tidewatch.cli import app
 from tidewatch.rejects import Reject, Selection
 from tidewatch.resend import originals, receipts
 from tidewatch.shelf import Shelf
 from tidewatch.tail import ends, spans, within
 
-START = 1_700_000_000_000
+START = time.time_ns() // 1_000_000 - HOUR_MS
+"""Recent: Kafka deletes by timestamp."""
 MIXED = [Reason.LATE, Reason.FUTURE, Reason.MALFORMED]
 
 
@@ -63,13 +65,13 @@ def start(site: Site, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def fill(site: Site, values: list[bytes | None]) -> None:
+def fill(site: Site, values: list[bytes | None], *, start: int = START) -> None:
     """Rejects of these values, as a worker leaves them; of every device in one partition and for three reasons."""
     client = producer(site.broker, message_max_bytes=1_000_000_000)
     for at, value in enumerate(values):
         device = at % 7
         key = None if device == 6 else f"dev-{device}".encode()
-        offset, timestamp = np.array([at]), np.array([START + at])
+        offset, timestamp = np.array([at]), np.array([start + at])
         records = Records(site.topics.readings, device % PARTITIONS, offset, timestamp, [key], [value], [()])
         reason = MIXED[at % 3] if value else Reason.EMPTY
         message = reject_message(site.topics.rejects, records, Refusal(0, reason, f"number {at}"))
@@ -263,6 +265,16 @@ def test_what_kafka_does_not_take_is_told_and_the_rest_is_sent(site: Site) -> No
     assert told.rows[0]["sent"] == 25
     assert [each["id"] for each in told.rows[0]["refused"]] == [f"{site.topics.readings}/2/20"]  # type: ignore[attr-defined]
     assert run(site, "list", "--pending", "--json").rows[0]["bytes"] == len(huge)
+
+
+def test_what_kafka_would_delete_at_once_is_told_and_not_sent(site: Site) -> None:
+    fill(site, numbered(3), start=START - 7 * DAY_MS)
+    fill(site, numbered(6)[3:])
+    told = run(site, "replay", "--json")
+
+    assert (told.code, told.rows[0]["sent"], told.rows[0]["left"]) == (1, 3, 0)
+    assert ["retention.ms" in each["why"] for each in told.rows[0]["refused"]] == [True] * 3  # type: ignore[attr-defined]
+    assert values(came_back(site)) == Counter([b"reject 3", b"reject 4", b"reject 5"])
 
 
 def test_what_is_still_wrong_is_rejected_once_more_under_a_new_id(site: Site) -> None:
