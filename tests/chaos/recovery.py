@@ -2,16 +2,18 @@
 
 import threading
 import time
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from statistics import median
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from stream.kafka import Broker, consumer
 
 _LOOK_S = 0.1
+_PEACE_S = 40.0
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Recovery:
     def __init__(self, broker: Broker, topic: str, partitions: int) -> None:
         self.losses: list[Loss] = []
         self._places = [TopicPartition(topic, number) for number in range(partitions)]
-        self._reader = consumer(broker, "chaos-recovery")
+        self._broker = broker
         self._ends = dict.fromkeys(range(partitions), 0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="recovery")
@@ -46,7 +48,6 @@ class Recovery:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._reader.close()
 
     def lost(self, what: str, *, disturbed: bool) -> None:
         """A worker is gone, as of now."""
@@ -59,8 +60,9 @@ class Recovery:
 
     @property
     def measuring(self) -> bool:
-        """Whether a loss is not over yet that nothing else has disturbed so far."""
-        return any(loss.seconds is None and not loss.disturbed for loss in self.losses)
+        """Whether a loss is not over yet that nothing else has disturbed so far; for a while only."""
+        since = time.monotonic() - _PEACE_S
+        return any(loss.seconds is None and not loss.disturbed and loss.at > since for loss in self.losses)
 
     def measured(self) -> list[float]:
         """Seconds, shortest first; of losses that nothing else disturbed."""
@@ -73,14 +75,17 @@ class Recovery:
         return {"recovery_s": worst, "recovery_median_s": middle, "recoveries": len(found)}
 
     def _watch(self) -> None:
-        while not self._stop.wait(_LOOK_S):
-            for place in self._places:
-                try:
-                    _, end = self._reader.get_watermark_offsets(place, timeout=1.0)
-                except KafkaException:  # Kafka is away; it will be back
-                    break
-                self._ends[place.partition] = max(self._ends[place.partition], end)
-            now = time.monotonic()
-            for loss in self.losses:
-                if loss.seconds is None and all(self._ends[number] > end for number, end in loss.ends.items()):
-                    loss.seconds = now - loss.at
+        while not self._stop.is_set():
+            # a client that has met Kafka waking up may never learn of a partition: begin with another
+            with suppress(KafkaException), closing(consumer(self._broker, "chaos-recovery")) as reader:
+                while not self._stop.wait(_LOOK_S):
+                    self._look(reader)
+
+    def _look(self, reader: Consumer) -> None:
+        for place in self._places:
+            _, end = reader.get_watermark_offsets(place, timeout=1.0)
+            self._ends[place.partition] = max(self._ends[place.partition], end)
+        now = time.monotonic()
+        for loss in self.losses:
+            if loss.seconds is None and all(self._ends[number] > end for number, end in loss.ends.items()):
+                loss.seconds = now - loss.at
