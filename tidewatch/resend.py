@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError
 
-from scorers.errors import InputError, UnavailableError
+from scorers.errors import ConfigError, InputError, UnavailableError
 from stream.contracts import Receipt, Topics
 from stream.encode import Message, receipt_message
 from stream.kafka import Broker
@@ -63,10 +63,16 @@ def resend(broker: Broker, topics: Topics, selection: Selection, app: str, *, st
     """Send back what is asked for and was not sent before, until ``stop``.
 
     Raises:
+        ConfigError: the broker is the embedded one.
         InputError: an id asked for is not among the rejects.
         FencedError: another replay has begun.
         UnavailableError: Kafka does not answer, or a topic is missing.
     """
+    if is_embedded(broker):
+        raise ConfigError(
+            "The embedded broker fences nobody, and a transaction on its inputs stops the worker: "
+            "set TIDEWATCH_KAFKA to a real one to replay."
+        )
     target = Inputs.look(broker, topics)
     outbox = ExactlyOnce(broker, stop, f"{app}-{topics.rejects}-replay")
     resender = Resender(outbox, topics.rejects, target, _now)
@@ -126,7 +132,7 @@ class Inputs:
         """
         names = inputs(topics)
         places = ends(broker, names).keys()
-        kept = {} if is_embedded(broker) else retention(broker, names)
+        kept = retention(broker, names)
         return cls(places, {topic: _now() - span_ms + MARGIN_MS for topic, span_ms in kept.items()})
 
     def obstacle(self, reject: Reject) -> str | None:

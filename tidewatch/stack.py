@@ -6,7 +6,8 @@ tried with confluent-kafka 2.16 and aiokafka 0.14:
 * produce (idempotent, compressed, keyed), fetch, seek, watermarks, committed offsets;
 * consumer groups with one member. A second member of aiokafka never gets an assignment;
 * transactions, as far as a producer can see. But an aborted record stays visible to
-  ``read_committed`` and a zombie is not fenced;
+  ``read_committed``, a zombie is not fenced, and aiokafka refuses the mark at a transaction's end
+  for its checksum: what a worker reads must come outside of transactions;
 * topics are made when a client first asks for them, always with 4 partitions. It cannot create or
   configure topics, look up offsets by time, or compact, and keeps 5 MB or 100 000 batches a partition.
 

@@ -21,7 +21,7 @@ from tidewatch.stack import embedded_broker
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
 COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects", "rejects list"]
-COMMANDS += ["rejects show", "rejects replay"]
+COMMANDS += ["rejects show", "rejects replay", "lag"]
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +217,18 @@ def test_a_worker_refuses_a_corrupt_fleet() -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("error: fleet.arrow ")
     assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_replayed_on_the_embedded_broker() -> None:
+    with embedded_broker() as broker:
+        error = refusal(f"--kafka {broker.bootstrap} rejects replay")
+
+    assert isinstance(error, ConfigError)
+    assert "TIDEWATCH_KAFKA" in str(error)
+
+
+def test_lag_is_told_or_ends_but_not_both() -> None:
+    assert isinstance(refusal("lag --watch --fail-above 3"), ConfigError)
 
 
 @pytest.mark.parametrize(

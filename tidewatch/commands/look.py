@@ -1,5 +1,7 @@
-"""Commands that look: alerts as they come, the oddest devices, settings, and what is wrong."""
+"""Commands that look: alerts as they come, the oddest devices, lag, settings, and what is wrong."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import redis
 import typer
+from rich.console import Group as Lines
 from rich.live import Live
 from rich.table import Table
 
@@ -14,15 +17,18 @@ from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Alert
 from tidewatch import doctor as checks
 from tidewatch.commands.feed import AsJson
-from tidewatch.console import COLOURS, alert_line, emit, out
+from tidewatch.console import COLOURS, alert_line, emit, err, out
+from tidewatch.lag import WORKER, Group, Part, exceeding, measure
 from tidewatch.settings import InForce, Settings
 from tidewatch.tail import follow, gather
 from tidewatch.wiring import until_signalled
 
+_WATCH_S = 2.0
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (alerts, top, config, doctor):
+    for command in (alerts, top, lag, config, doctor):
         app.command()(command)
 
 
@@ -107,6 +113,108 @@ def _ranking(devices: list[dict[str, str]]) -> Table:
             style="red" if odd else None,
         )
     return table
+
+
+def lag(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until told to stop.")] = False,
+    fail_above: Annotated[
+        int | None, typer.Option(min=0, help="Exit with 1 where a group has more records than this unread.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far the worker and the sinks are behind, by partition."""
+    in_force: InForce = context.obj
+    if watch and fail_above is not None:
+        raise ConfigError("--watch goes on and --fail-above ends; give one of them.")
+    if watch:
+        _watch(in_force.settings, as_json=as_json)
+        return
+    groups = measure(in_force.settings)
+    if as_json:
+        emit(_as_object(groups, _now()))
+    else:
+        out.print(_lags(groups, _now()))
+    late = [] if fail_above is None else exceeding(groups, fail_above)
+    for group in late:
+        err.print(f"{group.name} has {group.unread:,} records unread, more than {fail_above:,}.")
+    raise typer.Exit(int(bool(late)))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _watch(settings: Settings, *, as_json: bool) -> None:
+    if as_json or not out.is_terminal:
+        with until_signalled() as stop:
+            while not stop.is_set():
+                groups = measure(settings)
+                emit(_as_object(groups, _now())) if as_json else out.print(_lags(groups, _now()))
+                stop.wait(_WATCH_S)
+        return
+    with until_signalled() as stop, Live(console=out, auto_refresh=False, screen=True) as live:
+        while not stop.is_set():
+            live.update(_lags(measure(settings), _now()), refresh=True)
+            stop.wait(_WATCH_S)
+
+
+def _as_object(groups: Sequence[Group], now: int) -> dict[str, Any]:
+    return {
+        "at": now,
+        "groups": [
+            {
+                "group": group.name,
+                "role": group.role,
+                "state": group.state,
+                "members": group.members,
+                **_sums(group, now),
+                "partitions": [asdict(part) | {"age_s": _age_s(part, now)} for part in group.parts],
+            }
+            for group in groups
+        ],
+    }
+
+
+def _sums(group: Group, now: int) -> dict[str, Any]:
+    return {"unread": group.unread, "held": group.held, "oldest": group.oldest, "age_s": _age_s(group, now)}
+
+
+def _age_s(part: Part | Group, now: int) -> float | None:
+    """How long ago, by this machine's clock, the first unread record was stamped."""
+    return None if part.oldest is None else (now - part.oldest) / 1000
+
+
+def _lags(groups: Sequence[Group], now: int) -> Lines:
+    """A line for each group, and a table of its partitions."""
+    shown: list[Table | str] = []
+    for group in groups:
+        start = "`tidewatch worker`" if group.role == WORKER else f"`tidewatch sink {group.role}`"
+        unread, held, age = _cells(group, now)
+        if group.absent:
+            shown.append(f"[bold]{group.name}[/]: it has never committed anything; {start} makes it")
+            continue
+        told = [f"{group.state}, {group.members} running", f"{unread} unread"]
+        told += [f"the first stamped {age} ago"] * bool(age) + [f"{held} held by open windows"] * bool(held)
+        shown += [f"[bold]{group.name}[/] ({group.role}): {', '.join(told)}", _table(group, now)]
+    return Lines(*shown)
+
+
+def _table(group: Group, now: int) -> Table:
+    table = Table("topic", "partition", "end", "committed", "unread", "held", "age")
+    for part in group.parts:
+        committed = "" if part.committed is None else f"{part.committed:,}"
+        table.add_row(part.topic, str(part.partition), f"{part.end:,}", committed, *_cells(part, now))
+    return table
+
+
+def _cells(part: Part | Group, now: int) -> tuple[str, str, str]:
+    age = _age_s(part, now)
+    return (
+        f"{part.unread:,}",
+        "" if part.held is None else f"{part.held:,}",
+        "" if age is None else f"{age:,.1f} s",
+    )
 
 
 def config(context: typer.Context, as_json: AsJson = False) -> None:
