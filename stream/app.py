@@ -19,10 +19,10 @@ from faust.types import TP
 from scorers.errors import ConfigError, FleetFileError
 from scorers.pack import fingerprint, load
 from stream.contracts import Topics
-from stream.decode import READINGS
 from stream.kafka import Broker
 from stream.owners import Owners, WorkerSpec
 from stream.partition import Source
+from stream.readings import READINGS
 from stream.sessions import SESSIONS
 from stream.transport import Consumer, Fetch
 

@@ -8,10 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from itertools import chain
-from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
@@ -29,9 +27,12 @@ LARGEST = 1e100
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_SHOWN = 120
-_MOST_UNIFORM = 512
-"""Metrics beyond which no decoder is made for them: it would be large, and kept."""
+SHOWN = 120
+"""Characters of what a record holds that a detail repeats."""
+_DEEPEST = 200
+"""Levels of nesting; a reading has two."""
+_NESTING = np.zeros(256, np.int8)
+_NESTING[list(b"[{")], _NESTING[list(b"]}")] = 1, -1
 
 
 class Reading(msgspec.Struct, gc=False):
@@ -54,8 +55,7 @@ class Limits:
     """How far a reading may lie ahead of its record's Kafka timestamp."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(NamedTuple):
     """One record that is kept aside: its row in the batch, why, and what exactly."""
 
     row: int
@@ -98,12 +98,25 @@ class Decoded:
         )
 
 
-class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error of ours
-    """Carries the reason out of the depths of one record."""
+def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
+    """As if decoded together; the first comes of ``rows`` records."""
+    shapes = list(dict.fromkeys([*first.shapes, *second.shapes]))
+    place = {names: number for number, names in enumerate(shapes)}
+    moved = np.array([place[names] for names in second.shapes], np.int64)
+    return Decoded(
+        np.append(first.row, second.row + rows),
+        first.device + second.device,
+        np.append(first.ts, second.ts),
+        np.append(first.shape, moved[second.shape]),
+        shapes,
+        np.append(first.start, second.start + len(first.flat)),
+        np.append(first.flat, second.flat),
+        first.rejects + [reject._replace(row=reject.row + rows) for reject in second.rejects],
+    )
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+
+class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error of ours
+    """Carries the reason out of the depths of one record: ``args`` are the reason and the detail."""
 
 
 Parse = Callable[[bytes], Reading]
@@ -129,13 +142,23 @@ class Parser:
 def decode(records: Records, limits: Limits, parser: Parser) -> Decoded:
     """Readings and rejects of a batch."""
     try:
-        if max(map(len, records.values), default=0) > limits.max_bytes:  # type: ignore[arg-type]  # None raises TypeError
+        longest = max(map(len, records.values), default=0)  # type: ignore[arg-type]  # None raises TypeError
+        if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, records.values))):
             raise Refused(Reason.TOO_LARGE, "")
         decoded = _whole(records.values, parser)  # type: ignore[arg-type]  # None has just raised TypeError
     except _UNREADABLE:
         decoded = _one_by_one(records, limits, parser)
     _check(decoded, records, limits)
     return decoded
+
+
+def _deep(value: bytes | None) -> bool:
+    """Whether JSON is nested so deep that its decoding would depend on how deep our own calls are."""
+    if value is None or len(value) <= 2 * _DEEPEST or value.count(b"[") + value.count(b"{") <= _DEEPEST:
+        return False
+    outside = b"".join(value.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    level = np.cumsum(_NESTING[np.frombuffer(outside, np.uint8)], dtype=np.int64)
+    return bool(level.max(initial=0) > _DEEPEST)
 
 
 def _whole(values: Sequence[bytes], parser: Parser) -> Decoded:
@@ -169,9 +192,10 @@ def _one_by_one(records: Records, limits: Limits, parser: Parser) -> Decoded:
     for row, value in enumerate(records.values):
         try:
             readings.append(_reading(value, limits, parser))
-            rows.append(row)
         except Refused as refused:
-            rejects.append(Reject(row, refused.reason, str(refused)))
+            rejects.append(Reject(row, *refused.args))
+        else:
+            rows.append(row)
     decoded = _columns(np.array(rows, np.int64), readings)
     decoded.rejects = rejects
     return decoded
@@ -182,11 +206,16 @@ def _reading(value: bytes | None, limits: Limits, parser: Parser) -> Reading:
         raise Refused(Reason.EMPTY, "the record has no value")
     if len(value) > limits.max_bytes:
         raise Refused(Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}")
+    if len(value) > 2 * _DEEPEST and _deep(value):
+        raise Refused(Reason.MALFORMED, f"nested deeper than {_DEEPEST}")
     try:
         reading = parser.fast(value)
-    except _UNREADABLE:
+    except msgspec.ValidationError:
         reading = parser.patient(value)
-    reading.ts = epoch_ms(reading.ts)
+    except _UNREADABLE as error:
+        explain(value, error)
+    if type(reading.ts) is not int:
+        reading.ts = epoch_ms(reading.ts)
     return reading
 
 
@@ -259,56 +288,14 @@ def epoch_ms(stamp: Any) -> int:
         try:
             moment = datetime.fromisoformat(stamp)
         except ValueError:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp[:_SHOWN]!r} is not ISO-8601") from None
+            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp[:SHOWN]!r} is not ISO-8601") from None
         if moment.tzinfo is None:
             raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp!r} has no offset; end it with Z or +hh:mm")
         return (moment - _EPOCH) // _MILLISECOND
     raise Refused(Reason.BAD_TIMESTAMP, f"ts must be epoch milliseconds or ISO-8601, not {type(stamp).__name__}")
 
 
-# --- sensor.readings ---------------------------------------------------------------------------
-
-read_fast: Parse = msgspec.json.Decoder(Reading).decode
-
-
-def read_uniform(values: Sequence[bytes]) -> Decoded:
-    """Readings that all have the metrics of the first, by a decoder made for these: half the cost of a dict each."""
-    names = tuple(read_fast(values[0]).values)
-    if len(names) > _MOST_UNIFORM:
-        raise Refused(Reason.TOO_MANY_METRICS, "no decoder is made for so many")
-    readings = list(map(_decoder(names), values))
-    count, width = len(readings), len(names)
-    measured = map(msgspec.structs.astuple, map(attrgetter("values"), readings))
-    flat = np.fromiter(chain.from_iterable(measured), np.float64, count * width)
-    ts = np.fromiter(map(attrgetter("ts"), readings), np.int64, count)
-    device = list(map(attrgetter("device_id"), readings))
-    whole = np.arange(count)
-    return Decoded(whole, device, ts, np.zeros(count, np.int64), [names], whole * width, flat)
-
-
-@lru_cache(maxsize=1024)
-def _decoder(names: tuple[str, ...]) -> Callable[[bytes], Any]:
-    fields = [f"c{column}" for column in range(len(names))]
-    wire = dict(zip(fields, names, strict=True))
-    values = msgspec.defstruct(
-        "Values", [(field, float) for field in fields], rename=wire, gc=False, forbid_unknown_fields=True
-    )
-    reading = msgspec.defstruct("Uniform", [("device_id", str), ("ts", int), ("values", values)], gc=False)
-    return msgspec.json.Decoder(reading).decode
-
-
-def read_patiently(value: bytes) -> Reading:
-    """A reading in either shape of the contract; null metrics are left out.
-
-    Raises:
-        Refused: with the reason and the field.
-    """
-    record = parse_object(value)
-    if "device_id" in record or "values" in record:
-        return _wide(record)
-    if "Device" in record or "Value" in record:
-        return _narrow(record)
-    raise Refused(Reason.MISSING_FIELD, "device_id is missing")
+# --- what parsers are made of ------------------------------------------------------------------
 
 
 def parse_object(value: bytes) -> dict[str, Any]:
@@ -320,25 +307,32 @@ def parse_object(value: bytes) -> dict[str, Any]:
     try:
         record = msgspec.json.decode(value)
     except _UNREADABLE as error:
-        _explain(value, error)
+        explain(value, error)
     if not isinstance(record, dict):
         raise Refused(Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}")
     return record
 
 
-def _explain(value: bytes, error: Exception) -> NoReturn:
-    def constant(name: str) -> NoReturn:
-        raise Refused(Reason.NOT_FINITE, f"{name} is not a measurement; leave the metric out")
+def explain(value: bytes, error: Exception) -> NoReturn:
+    """Refuse what is not JSON; ``error`` is what msgspec says to it."""
+    told = str(error)[:SHOWN]
+    if "out of range" in told:
+        raise Refused(Reason.NOT_FINITE, told) from error
+    if b"NaN" in value or b"Infinity" in value:
+        try:
+            _lenient.decode(value.decode())
+        except Refused:
+            raise
+        except ValueError:
+            pass
+    raise Refused(Reason.MALFORMED, told) from error
 
-    if "out of range" in str(error):
-        raise Refused(Reason.NOT_FINITE, str(error)[:_SHOWN]) from error
-    try:
-        json.loads(value, parse_constant=constant)
-    except Refused:
-        raise
-    except (ValueError, RecursionError):
-        pass
-    raise Refused(Reason.MALFORMED, str(error)[:_SHOWN]) from error
+
+def _constant(name: str) -> NoReturn:
+    raise Refused(Reason.NOT_FINITE, f"{name} is not a measurement; leave the metric out")
+
+
+_lenient = json.JSONDecoder(parse_constant=_constant)
 
 
 def require(record: dict[str, Any], name: str) -> Any:
@@ -368,25 +362,3 @@ def number(value: Any, name: str) -> float:
     if not math.isfinite(result):
         raise Refused(Reason.NOT_FINITE, f"{name} is not finite")
     return result
-
-
-def _wide(record: dict[str, Any]) -> Reading:
-    device, values = require(record, "device_id"), require(record, "values")
-    if not isinstance(device, str):
-        raise Refused(Reason.WRONG_TYPE, f"device_id must be a string, not {type(device).__name__}")
-    if not isinstance(values, dict):
-        raise Refused(Reason.WRONG_TYPE, f"values must be an object, not {type(values).__name__}")
-    present = {name: number(value, f"values.{name[:_SHOWN]}") for name, value in values.items() if value is not None}
-    return Reading(device, require(record, "ts"), present)
-
-
-def _narrow(record: dict[str, Any]) -> Reading:
-    device, sensor = require(record, "Device"), require(record, "Sensor")
-    for name, value in (("Device", device), ("Sensor", sensor)):
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise Refused(Reason.WRONG_TYPE, f"{name} must be an integer or a string, not {type(value).__name__}")
-    return Reading(str(device), require(record, "TS"), {str(sensor): number(require(record, "Value"), "Value")})
-
-
-READINGS = Parser(read_fast, read_patiently, read_uniform)
-"""How ``sensor.readings`` is read."""

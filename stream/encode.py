@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from scorers.verdicts import Verdicts
-from stream.contracts import Alert, Contributor, MetricStatistics, Receipt, Score
+from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
 from stream.decode import Reject
 from stream.records import Records
 from stream.window import Closed
 
+Header = tuple[str, bytes]
+
 _encoder = msgspec.json.Encoder()
 _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
+_REJECT = ("ce_type", b"io.tidewatch.reject.v1")
 _OVERHEAD = 1_024
 """Bytes of a message's objects and headers."""
 _LAST_MS = 253_402_300_799_000
@@ -33,7 +36,7 @@ class Message(NamedTuple):
     topic: str
     key: bytes | None
     value: bytes
-    headers: list[tuple[str, bytes]]
+    headers: list[Header]
     partition: int = -1
     timestamp: int = 0
 
@@ -50,7 +53,7 @@ def _rfc3339(epoch_ms: int) -> bytes:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
 
 
-def _event(kind: str, source: str, identity: str, epoch_ms: int) -> list[tuple[str, bytes]]:
+def _event(kind: str, source: str, identity: str, epoch_ms: int) -> list[Header]:
     return [
         _VERSION,
         ("ce_type", kind.encode()),
@@ -90,21 +93,34 @@ def alert_message(topic: str, alert: Alert) -> Message:
     return Message(topic, alert.device_id.encode(), _encoder.encode(alert), headers)
 
 
-def reject_message(topic: str, records: Records, reject: Reject) -> Message:
-    """The record of ``rejects``: the original key and bytes; where from and why in the headers."""
-    row = reject.row
-    offset, arrival = int(records.offsets[row]), int(records.timestamps[row])
-    identity = f"{records.topic}/{records.partition}/{offset}"
-    headers = [
-        *_event("io.tidewatch.reject.v1", records.topic, identity, arrival)[:-1],
-        ("tw_reason", reject.reason.value.encode()),
-        ("tw_detail", reject.detail.encode(errors="replace")),
-        ("tw_topic", records.topic.encode()),
-        ("tw_partition", str(records.partition).encode()),
-        ("tw_offset", str(offset).encode()),
-        ("tw_timestamp", str(arrival).encode()),
-    ]
-    return Message(topic, records.keys[row], records.values[row] or b"", headers)
+def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> list[Message]:
+    """The records of ``rejects``: the original key and bytes; where from and why in the headers."""
+    source, partition = records.topic.encode(), str(records.partition).encode()
+    prefix = f"{records.topic}/{records.partition}/"
+    ours, of_topic, of_partition = ("ce_source", source), ("tw_topic", source), ("tw_partition", partition)
+    rows = [reject.row for reject in rejects]
+    messages = []
+    places = zip(rows, records.offsets[rows].tolist(), records.timestamps[rows].tolist(), rejects, strict=True)
+    for row, offset, arrival, (_, reason, detail) in places:
+        time, stamp = _arrival(arrival)
+        why, what = _verdict(reason, detail)
+        place = str(offset)
+        headers = [
+            _VERSION, _REJECT, ours, ("ce_id", (prefix + place).encode()), time,
+            why, what, of_topic, of_partition, ("tw_offset", place.encode()), stamp,
+        ]  # fmt: skip
+        messages.append(Message(topic, records.keys[row], records.values[row] or b"", headers))
+    return messages
+
+
+@lru_cache(maxsize=4096)
+def _arrival(epoch_ms: int) -> tuple[Header, Header]:
+    return ("ce_time", _rfc3339(epoch_ms)), ("tw_timestamp", str(epoch_ms).encode())
+
+
+@lru_cache(maxsize=4096)
+def _verdict(reason: Reason, detail: str) -> tuple[Header, Header]:
+    return ("tw_reason", reason.value.encode()), ("tw_detail", detail.encode(errors="replace"))
 
 
 def receipt_message(topic: str, partition: int, receipt: Receipt, epoch_ms: int) -> Message:

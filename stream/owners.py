@@ -34,7 +34,7 @@ _LULL_S = 0.25
 """A pause in which an epoch may as well end: nothing is gained by waiting for more."""
 _NAP_S = 0.5
 _EPOCHS = 8
-"""So many epochs of the largest size may be on their way out at once."""
+"""What is this part of all that may be on its way out is an epoch by its size alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,23 +262,14 @@ class Owners:
         owner.collect(owner.core.feed(fetch.records), now)
         self._recover()
         self._end_epoch(owner, now)
-        while ahead := self._ahead(owner):
-            await asyncio.wait(ahead, return_when=asyncio.FIRST_COMPLETED)
+        while not owner.leaving and self._crowded() and (commits := self._commits()):
+            await asyncio.wait(commits, return_when=asyncio.FIRST_COMPLETED)
+
+    def _commits(self) -> list["asyncio.Task[None]"]:
+        """Every epoch on its way out, those that end now among them."""
+        for owner in self._owned.values():
             self._end_epoch(owner, time.monotonic())
-
-    def _ahead(self, owner: Owner) -> list["asyncio.Task[None]"]:
-        """The commits of which one must be out before ``owner`` takes in more."""
-        if owner.leaving or not (self._full(owner) or self._crowded()):
-            return []
-        if owner.commit:
-            return [owner.commit]
-        for other in self._owned.values():
-            self._end_epoch(other, time.monotonic())
-        return [other.commit for other in self._owned.values() if other.commit]
-
-    def _full(self, owner: Owner) -> bool:
-        """Whether what one partition has to send is an epoch by its size alone."""
-        return owner.size >= self._worker.max_outgoing // _EPOCHS
+        return [owner.commit for owner in self._owned.values() if owner.commit]
 
     def _crowded(self) -> bool:
         return sum(owner.size + owner.sending for owner in self._owned.values()) >= self._worker.max_outgoing
@@ -317,7 +308,7 @@ class Owners:
     def _end_epoch(self, owner: Owner, now: float) -> None:
         if owner.commit is not None or owner.core.reliving or owner.leaving:
             return
-        full = self._full(owner) or self._crowded()
+        full = owner.size >= self._worker.max_outgoing // _EPOCHS or self._crowded()
         lull = now - owner.heard >= _LULL_S
         due = owner.pending and (full or lull or now - owner.since >= self._worker.epoch_s)
         # records that bring nothing about count as progress too, or the lag would never end

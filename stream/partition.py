@@ -6,6 +6,7 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from scorers.statistics import Ints
 from stream.alert import AlertSpec
 from stream.clock import NEVER, Clocks, Stamp
 from stream.contracts import Reason, Topics
-from stream.decode import Decoded, Limits, Parser, Reject, decode
-from stream.encode import Message, reject_message
+from stream.decode import Decoded, Limits, Parser, Reject, both, decode
+from stream.encode import Message, reject_messages
 from stream.intake import Batch, Intake
 from stream.outcome import Outcomes
 from stream.records import Records, join, punctuation
@@ -163,11 +164,13 @@ class Partition:
         return [Reject(row, Reason.FUTURE, _DETAIL[Reason.FUTURE]) for row in rows]
 
     def _refuse(self, records: Records, rejects: list[Reject]) -> list[Message]:
-        for reject in rejects:
-            self.counts["rejects"] += 1
-            self.counts[f"rejects.{reject.reason}"] += 1
-        rejects.sort(key=lambda reject: reject.row)
-        return [reject_message(self._topics.rejects, records, reject) for reject in rejects]
+        if not rejects:
+            return []
+        for reason, count in Counter(reject.reason for reject in rejects).items():
+            self.counts["rejects"] += count
+            self.counts[f"rejects.{reason}"] += count
+        rejects.sort(key=attrgetter("row"))
+        return reject_messages(self._topics.rejects, records, rejects)
 
     def _close(self, now: int) -> list[Message]:
         """What has closed when the partition's clock reads ``now``."""
@@ -220,18 +223,20 @@ class Partition:
         if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
             return _Believed(records, decoded, device, [])
         waiting = [held.records for held in self._held.values()]
-        records = join([*waiting, records])
-        decoded = self._decode(records)
-        device = self._number(decoded.device)
+        if waiting:
+            apart = join(waiting)
+            before = self._decode(apart)
+            decoded, records = both(before, decoded, len(apart)), join([apart, records])
+            device = np.append(self._number(before.device), device)
         columns = (device.tolist(), decoded.ts.tolist(), records.arrival[decoded.row].tolist())
         stamps = list(map(Stamp, range(len(device)), *columns))
         judgement = self._clocks.judge(stamps[: len(waiting)], stamps[len(waiting) :])
-        before, fresh = set(self._held), set(device[len(waiting) :].tolist())
+        known, fresh = set(self._held), set(device[len(waiting) :].tolist())
         self._held = {
             number: _Held(records.pick([int(decoded.row[stamp.row])]), stamp.ts)
             for number, stamp in judgement.held.items()
         }
-        self._dirty.update(before ^ self._held.keys(), fresh & self._held.keys())
+        self._dirty.update(known ^ self._held.keys(), fresh & self._held.keys())
         order = np.array(judgement.accepted, np.int64)
         refused = decoded.row[judgement.refused].tolist()
         return _Believed(records, decoded.take(order), device[order], refused)

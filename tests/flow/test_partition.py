@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Reason, Score, Topics
-from stream.decode import READINGS, Limits
+from stream.decode import Limits
 from stream.encode import Message
 from stream.partition import Partition, Source, StreamSpec
+from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records
 from stream.state import recall
 from stream.window import WindowSpec

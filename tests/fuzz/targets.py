@@ -12,10 +12,11 @@ import numpy as np
 
 from sinks import base, decode, summary, table
 from stream.contracts import Alert, Reason, Score, Topics
-from stream.decode import LATEST, READINGS, Decoded, Limits, Parser
+from stream.decode import LATEST, Decoded, Limits, Parser
 from stream.decode import decode as decode_readings
-from stream.encode import Message, reject_message
+from stream.encode import Message, reject_messages
 from stream.partition import Partition, Source, StreamSpec
+from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records, punctuation
 from stream.sessions import SESSIONS
 from stream.state import recall
@@ -71,8 +72,8 @@ def batch(data: bytes, *, parser: Parser) -> None:
     together = decode_readings(whole, LIMITS, parser)
     alone = [decode_readings(whole.pick([row]), LIMITS, parser) for row in range(len(whole))]
     rows = [*together.row.tolist(), *(reject.row for reject in together.rejects)]
-    for reject in together.rejects:
-        sendable(reject_message(TOPICS.rejects, whole, reject))
+    for message in reject_messages(TOPICS.rejects, whole, together.rejects):
+        sendable(message)
 
     assert sorted(rows) == list(range(len(whole)))
     assert np.isfinite(together.flat).all()

@@ -4,25 +4,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Reason
-from stream.decode import (
-    EARLIEST,
-    LARGEST,
-    LATEST,
-    READINGS,
-    Decoded,
-    Limits,
-    Parse,
-    decode,
-    epoch_ms,
-    read_fast,
-    read_patiently,
-)
+from stream.decode import EARLIEST, LARGEST, LATEST, Decoded, Limits, Parse, decode, epoch_ms
+from stream.readings import READINGS, read_fast, read_patiently
 from stream.records import Records
 
 NOW = 1_700_000_000_000
@@ -259,6 +249,56 @@ def test_the_company_a_record_comes_in_does_not_matter(values: Sequence[bytes | 
         reading[1:] for one in alone for reading in readings(one)
     ]
     assert reasons(together) == [(row, one.rejects[0].reason) for row, one in enumerate(alone) if one.rejects]
+
+
+BROKEN = st.builds(
+    lambda record, at, junk: record[:at] + junk + record[at:], st.just(GOOD), st.integers(0, 60), st.binary(max_size=3)
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(value=ANYTHING.filter(bool) | BROKEN)
+def test_what_is_no_json_to_the_fast_path_is_none_to_the_patient_one(value: bytes) -> None:
+    try:
+        read_fast(value)
+    except msgspec.ValidationError:
+        told = False
+    except ValueError:
+        told = True
+    else:
+        told = False
+
+    assert not (told and outcome(read_patiently, value))
+
+
+DEEP = Limits(max_bytes=5_000)
+
+
+def nested(levels: int) -> bytes:
+    """A reading with a field that nobody reads, so many levels deep."""
+    return wide(note=...)[:-1] + b', "note": ' + b"[" * levels + b"]" * levels + b"}"
+
+
+def called(depth: int, value: bytes) -> list[Reason]:
+    """The reasons found from deep within other calls."""
+    if depth:
+        return called(depth - 1, value)
+    return [reject.reason for reject in decode(records(value), DEEP, READINGS).rejects]
+
+
+@pytest.mark.parametrize(
+    ("value", "reasons"),
+    [
+        (nested(199), []),
+        (nested(200), [Reason.MALFORMED]),
+        (nested(900), [Reason.MALFORMED]),
+        (wide(note="[" * 900), []),
+        (wide(note='"' + "[" * 900), []),
+        (wide(note="\\" + "{" * 900), []),
+    ],
+)
+def test_nesting_counts_outside_texts_and_however_deep_our_own_calls_are(value: bytes, reasons: list[Reason]) -> None:
+    assert called(0, value) == called(300, value) == reasons
 
 
 NAMES = st.sampled_from(["x", "y", "z", 'q"', "b\\", "\n", "ü", "device_id"])

@@ -11,7 +11,7 @@ from scorers.statistics import Statistics
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, MetricStatistics, Reason, Score
 from stream.decode import Reject
-from stream.encode import Message, Origin, alert_message, reject_message, score_messages, scores
+from stream.encode import Message, Origin, alert_message, reject_messages, score_messages, scores
 from stream.records import Records
 from stream.window import Closed
 
@@ -63,7 +63,8 @@ def headers(message: Message) -> dict[str, str]:
 
 def rejected(value: bytes | None, key: bytes | None = b"k", arrival: int = START, detail: str = "why") -> Message:
     records = Records("in", 3, np.array([41, 42]), np.array([0, arrival]), [None, key], [b"", value], [(), ()])
-    return reject_message("rejects", records, Reject(1, Reason.MALFORMED, detail))
+    (message,) = reject_messages("rejects", records, [Reject(1, Reason.MALFORMED, detail)])
+    return message
 
 
 def test_a_scored_window_tells_its_verdict_and_its_statistics() -> None:
