@@ -8,19 +8,23 @@ from typing import Annotated
 
 import typer
 
+from bench import poison as poisoned
 from bench import report
 from bench.arena import Arena
 from bench.check import Check, check
 from bench.job import Job
 from bench.measure import Run, measure
+from bench.poison import Case
 from bench.runners import RUNNERS
 from bench.runners.base import Runner
-from bench.setup import arena, console
+from bench.setup import arena, console, ground
 from scorers.errors import TidewatchError
 from tidewatch.console import emit
 
 QUICK_READINGS, READINGS = 1_000_000, 2_000_000
 QUICK_RUNS, RUNS = 1, 3
+QUICK_POISON, POISON = 500_000, 5_000_000
+FLOOD = 100
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -48,6 +52,29 @@ def stream(  # noqa: PLR0913 - one parameter a flag
         runs, checked = _compete(built, repeat or (QUICK_RUNS if quick else RUNS))
         result = report.document(runs, built, checked, load)
     report.show(result, runs)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def poison(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    messages: Annotated[int | None, typer.Option(min=1, help="How many, made up to whole windows.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices there are.")] = 500,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
+) -> None:
+    """Records per second without poison, with as much as there are readings, and with a hundred times that."""
+    count = messages or (QUICK_POISON if quick else POISON)
+    whole, few = Job.of(count, devices, 8), Job.of(count // FLOOD, devices, 8)
+    load = os.getloadavg()
+    with ground(whole, keep=keep) as built:
+        poisoned.play(Case("warming up", few, 0), built)
+        cases = Case("clean", whole, 0), Case("poisoned", whole, 1), Case("flooded", few, FLOOD)
+        outcomes = [poisoned.play(case, built) for case in cases]
+        result = poisoned.document(outcomes, built, load)
+    poisoned.show(result)
     if as_json:
         emit(result)
 

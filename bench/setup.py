@@ -29,6 +29,17 @@ console = Console(stderr=True, highlight=False)
 @contextmanager
 def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
     """Everything set up and the topic loaded; with ``keep`` the folder with data and logs stays."""
+    with ground(job, keep=keep) as built:
+        published = job.load(Target(built.broker, built.topics.readings))
+        console.print(
+            f"loaded {published.readings:,} readings ({published.bytes / 2**20:,.0f} MB) in {published.seconds:.1f} s"
+        )
+        yield built
+
+
+@contextmanager
+def ground(job: Job, *, keep: bool) -> Iterator[Arena]:
+    """Everything set up, the topic empty."""
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(keep=keep))
         built = stack.enter_context(_broker(job, folder))
@@ -36,10 +47,6 @@ def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
         began = time.monotonic()
         fleet.train(job, built.fleet)
         console.print(f"trained {job.devices:,} models in {time.monotonic() - began:.1f} s")
-        published = job.load(Target(built.broker, built.topics.readings))
-        console.print(
-            f"loaded {published.readings:,} readings ({published.bytes / 2**20:,.0f} MB) in {published.seconds:.1f} s"
-        )
         yield built
 
 
