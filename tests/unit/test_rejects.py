@@ -14,7 +14,7 @@ from scorers.errors import ConfigError, InputError
 from stream import encode
 from stream.contracts import Reason, Receipt
 from stream.decode import Reject as Refusal
-from stream.encode import receipt_message, reject_message
+from stream.encode import receipt_message, reject_messages
 from stream.records import Records
 from tidewatch.console import picture, plain
 from tidewatch.rejects import Id, Kind, Ledger, Reject, Selection, newest, reasons, understand
@@ -42,7 +42,8 @@ def kept(message: encode.Message, partition: int, offset: int) -> Message:
 def rejected(at: int, reason: Reason = Reason.LATE, *, offset: int = 0, partition: int = 0, ts: int = NOW) -> Message:
     """A reject of ``sensor.readings/1/<at>``, as the worker writes it, at ``offset`` of ``rejects``."""
     records = Records(TOPIC, 1, np.array([at]), np.array([ts]), [b"dev-7"], [b"bytes"], [()])
-    return kept(reject_message("rejects", records, Refusal(0, reason, "why")), partition, offset)
+    (message,) = reject_messages("rejects", records, [Refusal(0, reason, "why")])
+    return kept(message, partition, offset)
 
 
 def receipt(offsets: list[int], *, offset: int, partition: int = 0) -> Message:
