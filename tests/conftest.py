@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+collect_ignore = ["fuzz/child.py"]
+"""Runs only under a fuzzer that is an extra."""
 
 
 @pytest.fixture(scope="session")
