@@ -26,6 +26,8 @@ RECORDS = 1_000
 """At most so many rejects a transaction."""
 BYTES = 16 * 1024 * 1024
 """At most so many bytes a transaction, unless one reject alone is larger."""
+NAMED = 5
+"""So many of those refused for one reason are named; `rejects list --pending` has all."""
 MARGIN_MS = 3_600_000
 """How long before Kafka may delete a record it is too late to send it."""
 HOPELESS = frozenset(
@@ -50,13 +52,22 @@ class Resent:
     sent: int = 0
     empty: int = 0
     """Left out: there is nothing to send."""
-    refused: list[tuple[Id, str]] = field(default_factory=list)
-    """Not sent, or not taken by Kafka, and why."""
+    refused: dict[str, list[Id]] = field(default_factory=dict)
+    """Not sent, or not taken by Kafka: by why, the first few of them."""
+    kept: int = 0
+    """How many were refused in all."""
+
+    def refuse(self, reject: Id, why: str) -> None:
+        """Leave it where it is."""
+        self.kept += 1
+        named = self.refused.setdefault(why, [])
+        if len(named) < NAMED:
+            named.append(reject)
 
     @property
     def done(self) -> int:
         """How many of the pending were looked at."""
-        return self.sent + self.empty + len(self.refused)
+        return self.sent + self.empty + self.kept
 
 
 def resend(broker: Broker, topics: Topics, selection: Selection, app: str, *, stop: threading.Event) -> Resent:
@@ -177,7 +188,7 @@ class Resender:
             if not reject.value:
                 self.resent.empty += 1
             elif obstacle := self._target.obstacle(reject):
-                self.resent.refused.append((reject.id, obstacle))
+                self.resent.refuse(reject.id, obstacle)
             else:
                 yield reject
 
@@ -187,7 +198,7 @@ class Resender:
             self._outbox.send(originals(batch), receipts(self._topic, batch, self._clock()), hopeless=HOPELESS)
         except RefusedError as error:
             if len(batch) == 1:
-                self.resent.refused.append((batch[0].id, str(error)))
+                self.resent.refuse(batch[0].id, str(error))
                 return
             middle = len(batch) // 2
             self._deliver(batch[:middle])

@@ -16,14 +16,13 @@ from stream.contracts import Reason
 from tidewatch.commands.feed import moment
 from tidewatch.console import emit, err, out, picture, plain, utc
 from tidewatch.rejects import Id, Ledger, Reject, Selection, newest, reasons
-from tidewatch.resend import Resent, check, resend
+from tidewatch.resend import NAMED, Resent, check, resend
 from tidewatch.settings import InForce
 from tidewatch.shelf import Shelf, inputs
 from tidewatch.wiring import until_signalled
 
 SHOWN = 4_096
 """Bytes of a value that are shown."""
-_NAMED = 5
 _ROW = "{:<19}  {:<15}  {:>9}  {:<8}  {:<28}  {}"
 _YEAR_2200_MS = 7_258_118_400_000
 
@@ -125,7 +124,7 @@ def replay(
     with until_signalled() as stop:
         resent = resend(settings.kafka.broker(), settings.topics.names(), selection, settings.worker.app, stop=stop)
         _report(resent, as_json=as_json)
-        raise typer.Exit(130 if stop.is_set() else int(bool(resent.refused)))
+        raise typer.Exit(130 if stop.is_set() else int(resent.kept > 0))
 
 
 def _selection(
@@ -249,7 +248,7 @@ def _cut(value: bytes) -> bytes:
 def _report(resent: Resent, *, as_json: bool) -> None:
     left = resent.pending - resent.done
     if as_json:
-        refused = [{"id": str(name), "why": why} for name, why in resent.refused]
+        refused = {why: list(map(str, named)) for why, named in resent.refused.items()}
         emit({**asdict(resent), "refused": refused, "left": left})
         return
     err.print(f"{resent.sent:,} rejects sent back.")
@@ -257,14 +256,14 @@ def _report(resent: Resent, *, as_json: bool) -> None:
         (resent.already, "had been sent back before"),
         (resent.empty, "are empty: there is nothing to send"),
         (left, "are left: this was stopped"),
-        (len(resent.refused), "were not taken by Kafka and stay as they are"),
+        (resent.kept, "could not be sent and stay as they are"),
     ):
         if count:
             err.print(f"{count:,} {what}.")
-    for name, why in resent.refused[:_NAMED]:
-        err.print(Text(plain(f"  {name}: {why}")))
-    if len(resent.refused) > _NAMED:
-        err.print(f"  and {len(resent.refused) - _NAMED:,} more; --json names all.")
+    for why, named in resent.refused.items():
+        err.print(Text(plain(f"  {why}: {', '.join(map(str, named))}")), soft_wrap=True)
+    if resent.kept > NAMED:
+        err.print(f"At most {NAMED} are named for each reason; `rejects list --pending` has all.")
 
 
 def _clip(value: bytes | None, most: int = 40) -> str:
