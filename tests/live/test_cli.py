@@ -110,7 +110,7 @@ def settle(shell: Shell, topics: Topics) -> None:
 def ended(process: "subprocess.Popen[str]", how: signal.Signals) -> tuple[int, str]:
     """Exit code and output of a command after a signal."""
     process.send_signal(how)
-    output, _ = process.communicate(timeout=15)
+    output, _ = process.communicate(timeout=60)
     return process.returncode, output
 
 
@@ -183,14 +183,16 @@ def test_a_window_more_or_less_makes_folders_differ(shell: Shell, topics: Topics
 def test_ctrl_c_ends_what_goes_on_for_ever(shell: Shell, recording: Path) -> None:
     endless = [
         ["produce", "sensors"],
-        ["produce", "sessions", "--speed", "max"],
-        ["replay", str(recording), "--speed", "max", "--loop"],
+        ["produce", "sessions", "--speed", "60"],
+        ["replay", str(recording), "--speed", "60", "--loop"],
         ["sink", "parquet"],
         ["sink", "redis"],
         ["worker"],
     ]
     with ExitStack() as running:
         processes = [running.enter_context(shell.start(*words)) for words in endless]
+        for process in processes:
+            running.callback(process.kill)
         for process in processes:
             eventually(partial(minds_signals, process), "a handler of signals")
         results = [ended(process, signal.SIGINT) for process in processes]
