@@ -49,7 +49,7 @@ def dataset(folder: Path, table: str) -> ds.Dataset:
     for stray in strays:
         log.warning("%s and is left out", stray)
     schema = SCHEMAS[table] if table == "rejects" else pa.unify_schemas([SCHEMAS[table], DATE])
-    return ds.FileSystemDataset(fragments, schema, FORMAT, kept)
+    return Snapshot(fragments, schema, FORMAT, kept)
 
 
 def _snapshot(part: Part, kept: "pyarrow.fs.PyFileSystem") -> tuple[list[ds.ParquetFileFragment], list[Stray]]:
@@ -75,6 +75,32 @@ def _fragment(part: Part, path: str, kept: "pyarrow.fs.PyFileSystem") -> ds.Parq
     except (pa.ArrowException, OSError) as error:
         why = unreadable(error)
     return Stray(Path(path), why) if why else fragment
+
+
+class Snapshot(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has no types
+    """A dataset whose scanners may be read by DuckDB, which asks them for a ``RecordBatchReader``.
+
+    pyarrow's own ``Scanner.to_reader`` starts to read while it holds Python's interpreter lock, which the threads
+    that open files through ``Kept`` wait for: a deadlock, now and then. ``Scanner.to_batches`` lets go of it.
+    """
+
+    def scanner(self, **options: Any) -> Any:
+        """What ``ds.Dataset.scanner`` gives, with a ``to_reader`` that never waits for itself."""
+        return Scan(super().scanner(**options))
+
+
+class Scan:
+    """A ``ds.Scanner`` but for ``to_reader``."""
+
+    def __init__(self, scanner: ds.Scanner) -> None:
+        self._scanner = scanner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scanner, name)
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The batches in the order of the files."""
+        return pa.RecordBatchReader.from_batches(self._scanner.projected_schema, self._scanner.to_batches())
 
 
 class Kept(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
