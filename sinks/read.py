@@ -78,19 +78,15 @@ def _fragment(part: Part, path: str, kept: "pyarrow.fs.PyFileSystem") -> ds.Parq
 
 
 class Snapshot(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has no types
-    """A dataset whose scanners may be read by DuckDB, which asks them for a ``RecordBatchReader``.
-
-    pyarrow's own ``Scanner.to_reader`` starts to read while it holds Python's interpreter lock, which the threads
-    that open files through ``Kept`` wait for: a deadlock, now and then. ``Scanner.to_batches`` lets go of it.
-    """
+    """A dataset that DuckDB, which asks its scanners for a reader, may read: see ADR 21."""
 
     def scanner(self, **options: Any) -> Any:
-        """What ``ds.Dataset.scanner`` gives, with a ``to_reader`` that never waits for itself."""
+        """What ``ds.Dataset.scanner`` gives, but for its ``to_reader``."""
         return Scan(super().scanner(**options))
 
 
 class Scan:
-    """A ``ds.Scanner`` but for ``to_reader``."""
+    """A ``ds.Scanner`` whose reader does not hold the interpreter lock while files are opened through Python."""
 
     def __init__(self, scanner: ds.Scanner) -> None:
         self._scanner = scanner
