@@ -32,7 +32,6 @@ _TICK_S = 0.1
 _SILENCE_S = 5.0
 _FLEET_S = 2.0
 _REPORT_S = 1.0
-_FETCH_RECORDS = 10_000
 _LEAVE_S = 9.0
 """What is done is out long before, or never will be: the next owner does it again."""
 
@@ -75,7 +74,6 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
         broker_rebalance_timeout=20.0,
         broker_request_timeout=40.0,
         broker_commit_interval=1.0,
-        broker_max_poll_records=_FETCH_RECORDS,
         consumer_max_fetch_size=4 * 1024 * 1024,
         consumer_metadata_max_age_ms=10_000,
         consumer_auto_offset_reset="earliest",

@@ -4,21 +4,29 @@ A client that goes on fetching while partitions change hands hands over what beg
 place that a new owner needs, or beyond it. Taken in, that would be counted twice, or hide a gap.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Generic, Protocol, Self, TypeVar
+
+from scorers.statistics import Ints
 
 
-class Record(Protocol):
-    """What has an offset."""
+class Run(Protocol):
+    """Consecutive records, at least one."""
 
     @property
-    def offset(self) -> int:
-        """Its place in the partition."""
+    def offsets(self) -> Ints:
+        """Of each of them, ascending."""
+
+    def since(self, offset: int) -> Self:
+        """Those from an offset on."""
+
+    def __len__(self) -> int:
+        """How many they are."""
 
 
 Place = TypeVar("Place")
 """A partition."""
-Some = TypeVar("Some", bound=Record)
+Some = TypeVar("Some", bound=Run)
 
 
 class Cursor(Generic[Place]):
@@ -50,17 +58,16 @@ class Cursor(Generic[Place]):
         """Whether no partition has changed hands since the ticket was given."""
         return ticket is not None and ticket == self.ticket
 
-    def take(self, place: Place, records: Sequence[Some], ticket: int | None) -> Sequence[Some]:
-        """The records that count; the cursor moves past them. What does not count is ``overdue``."""
+    def take(self, place: Place, run: Some, ticket: int | None) -> Some | None:
+        """The records that count, if any; the cursor moves past them. What does not count is ``overdue``."""
         if not self.holds(ticket) or place not in self._next:
             self.leave(place)
-            return ()
-        start = self._next[place]
-        if records and records[0].offset < start:
-            records = [record for record in records if record.offset >= start]
-        if records:
-            self._next[place] = records[-1].offset + 1
-        return records
+            return None
+        run = run.since(self._next[place])
+        if not len(run):
+            return None
+        self._next[place] = int(run.offsets[-1]) + 1
+        return run
 
     def leave(self, place: Place) -> None:
         """Records of a partition were not taken, and the client is past them."""

@@ -16,7 +16,8 @@ import numpy as np
 
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
-from stream.records import Records
+from stream.records import Records, Texts
+from stream.template import Run, Templates
 
 EARLIEST = 315_532_800_000
 """1980-01-01. A stamp in seconds, read as milliseconds, falls before it."""
@@ -67,12 +68,14 @@ class Reject(NamedTuple):
 class Decoded:
     """``n`` readings in columns; reading *i* is record ``row[i]`` of the batch.
 
+    Its device is ``names[device[i]]``; names may be there that no reading has, or twice.
     The values of reading *i* are ``flat[start[i]:][:len(shapes[shape[i]])]``, in the order of the
     metric names ``shapes[shape[i]]``.
     """
 
     row: Ints
-    device: list[str]
+    names: list[str]
+    device: Ints
     ts: Ints
     shape: Ints
     shapes: list[tuple[str, ...]]
@@ -85,10 +88,10 @@ class Decoded:
 
     def take(self, chosen: Ints) -> "Decoded":
         """The chosen readings, in that order, with the same rejects."""
-        device = [self.device[at] for at in chosen]
         return Decoded(
             self.row[chosen],
-            device,
+            self.names,
+            self.device[chosen],
             self.ts[chosen],
             self.shape[chosen],
             self.shapes,
@@ -105,7 +108,8 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
     moved = np.array([place[names] for names in second.shapes], np.int64)
     return Decoded(
         np.append(first.row, second.row + rows),
-        first.device + second.device,
+        first.names + second.names,
+        np.append(first.device, second.device + len(first.names)),
         np.append(first.ts, second.ts),
         np.append(first.shape, moved[second.shape]),
         shapes,
@@ -129,27 +133,78 @@ _UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, Over
 class Parser:
     """How the records of a topic are read.
 
-    ``fast`` and ``uniform`` must raise on everything they do not understand; ``patient`` then has the last
-    word on each record of that batch.
+    ``fast`` must raise on everything it does not understand; ``patient`` then has the last word on each record.
     """
 
     fast: Parse
     patient: Parse
-    uniform: Callable[[Sequence[bytes]], "Decoded"] | None = None
-    """Reads a batch at once if all its records have the metrics of the first."""
+    templates: Templates | None = None
+    """Reads what looks alike; ``fast`` is only for the rest."""
 
 
 def decode(records: Records, limits: Limits, parser: Parser) -> Decoded:
     """Readings and rejects of a batch."""
-    try:
-        longest = max(map(len, records.values), default=0)  # type: ignore[arg-type]  # None raises TypeError
-        if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, records.values))):
-            raise Refused(Reason.TOO_LARGE, "")
-        decoded = _whole(records.values, parser)  # type: ignore[arg-type]  # None has just raised TypeError
-    except _UNREADABLE:
-        decoded = _one_by_one(records, limits, parser)
+    if parser.templates:
+        run = Run(Texts.of(records.values), limits.max_bytes)
+        decoded = _alike(run, parser.templates)
+        left = np.sort(np.append(run.left, run.others))
+        if len(left):
+            decoded = _together(decoded, _slowly(records.pick(left.tolist()), limits, parser), left)
+    else:
+        decoded = _slowly(records, limits, parser)
     _check(decoded, records, limits)
     return decoded
+
+
+def _alike(run: Run, templates: Templates) -> Decoded:
+    """The readings that templates fit, in the order of their records; the rows of the others are ``run.left``."""
+    parts = templates.read(run)
+    if not parts:
+        return _columns(np.empty(0, np.int64), [])
+    row, ts, flat, begin, length = (
+        np.concatenate(columns) for columns in zip(*(part for _, part in parts), strict=True)
+    )
+    code, words = run.words(begin, length)
+    shapes = list(dict.fromkeys(made.names for made, _ in parts))
+    shape = np.repeat([shapes.index(made.names) for made, _ in parts], [len(part.row) for _, part in parts])
+    width = np.array([len(names) for names in shapes])[shape]
+    names, strange = _decoded(words)
+    decoded = Decoded(row, names, code, ts, shape, shapes, np.cumsum(width) - width, flat)
+    order = np.argsort(row)
+    if strange:
+        odd = np.isin(code, strange)
+        run.left = np.append(run.left, row[odd])
+        order = order[~odd[order]]
+    return decoded.take(order)
+
+
+def _decoded(words: Sequence[bytes]) -> tuple[list[str], list[int]]:
+    """Names, and the numbers of those that are not UTF-8."""
+    try:
+        return [word.decode() for word in words], []
+    except UnicodeDecodeError:
+        names = [word.decode(errors="replace") for word in words]
+        return names, [at for at, (name, word) in enumerate(zip(names, words, strict=True)) if name.encode() != word]
+
+
+def _together(alike: Decoded, others: Decoded, rows: Ints) -> Decoded:
+    """One after the other by record; ``rows`` are those of the others."""
+    others.row = rows[others.row]
+    others.rejects = [reject._replace(row=int(rows[reject.row])) for reject in others.rejects]
+    decoded = both(alike, others, 0)
+    return decoded.take(np.argsort(decoded.row))
+
+
+def _slowly(records: Records, limits: Limits, parser: Parser) -> Decoded:
+    """By an object a record."""
+    values = list(records.values)
+    try:
+        longest = max(map(len, values), default=0)  # type: ignore[arg-type]  # None raises TypeError
+        if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, values))):
+            raise Refused(Reason.TOO_LARGE, "")
+        return _columns(np.arange(len(records)), list(map(parser.fast, values)))  # type: ignore[arg-type]
+    except _UNREADABLE:
+        return _one_by_one(records, limits, parser)
 
 
 def _deep(value: bytes | None) -> bool:
@@ -159,15 +214,6 @@ def _deep(value: bytes | None) -> bool:
     outside = b"".join(value.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     level = np.cumsum(_NESTING[np.frombuffer(outside, np.uint8)], dtype=np.int64)
     return bool(level.max(initial=0) > _DEEPEST)
-
-
-def _whole(values: Sequence[bytes], parser: Parser) -> Decoded:
-    if parser.uniform is not None and values:
-        try:
-            return parser.uniform(values)
-        except _UNREADABLE:
-            pass
-    return _columns(np.arange(len(values)), list(map(parser.fast, values)))
 
 
 def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
@@ -181,8 +227,9 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     if ts.dtype != np.int64:
         ts = np.array([epoch_ms(reading.ts) for reading in readings], np.int64)
     start = np.cumsum(widths) - widths
-    device = [reading.device_id for reading in readings]
-    return Decoded(rows, device, ts, np.array(shape, np.int64), shapes, start, flat)
+    known: dict[str, int] = {}
+    device = np.array([known.setdefault(reading.device_id, len(known)) for reading in readings], np.int64)
+    return Decoded(rows, list(known), device, ts, np.array(shape, np.int64), shapes, start, flat)
 
 
 def _one_by_one(records: Records, limits: Limits, parser: Parser) -> Decoded:
@@ -244,13 +291,21 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         fault = _shape_fault(names, limits)
         if fault:
             refuse(np.flatnonzero(decoded.shape == shape), fault[0], lambda _, why=fault[1]: why)  # type: ignore[misc]  # why is bound now
-    if max(map(len, decoded.device)) > limits.max_name or not all(decoded.device):
-        odd = [at for at, name in enumerate(decoded.device) if not 0 < len(name) <= limits.max_name]
-        refuse(odd, Reason.WRONG_TYPE, lambda _: f"device_id must have 1 to {limits.max_name} characters")
+    if max(map(len, decoded.names)) > limits.max_name or not all(decoded.names):
+        odd = [code for code, name in enumerate(decoded.names) if not 0 < len(name) <= limits.max_name]
+        refuse(
+            np.flatnonzero(np.isin(decoded.device, odd)),
+            Reason.WRONG_TYPE,
+            lambda _: f"device_id must have 1 to {limits.max_name} characters",
+        )
     if not np.abs(decoded.flat).max(initial=0.0) <= LARGEST:
         places = np.flatnonzero(~(np.abs(decoded.flat) <= LARGEST))
-        owners = np.searchsorted(decoded.start, places, side="right") - 1
-        refuse(owners, Reason.NOT_FINITE, lambda _: f"a value beyond ±{LARGEST:g}")
+        order = np.argsort(decoded.start)
+        owner = order[np.searchsorted(decoded.start[order], places, side="right") - 1]
+        width = np.array([len(names) for names in decoded.shapes])[decoded.shape[owner]]
+        # what lies between is of readings left out before
+        inside = (decoded.start[owner] <= places) & (places < decoded.start[owner] + width)
+        refuse(owner[inside], Reason.NOT_FINITE, lambda _: f"a value beyond ±{LARGEST:g}")
     if bad:
         _drop(decoded, bad)
 

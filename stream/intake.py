@@ -7,12 +7,12 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers.statistics import Floats, Ints
+from scorers.statistics import Ints
 from stream.clock import Clocks, Trace
 from stream.contracts import Reason
 from stream.decode import Decoded
 from stream.dedupe import Seen
-from stream.window import Arrivals, Windows, WindowSpec
+from stream.window import Arrivals, Values, Windows, WindowSpec
 
 _FORGET_AT = 65_536
 
@@ -136,32 +136,26 @@ class Intake:
 
     def _add(self, batch: Batch, number: Ints, rows: Ints) -> None:
         """Add reading ``rows[i]`` to window ``number[i]``."""
+        decoded = batch.decoded
         blocks = self.windows.blocks(batch.device[rows])
         for block in np.unique(blocks).tolist():
             chosen = blocks == block
             here = rows[chosen]
+            shape = decoded.shape[here]
             arrivals = Arrivals(
                 batch.device[here],
                 number[chosen],
-                batch.decoded.ts[here],
+                decoded.ts[here],
                 batch.offset[here],
                 batch.trace.partition[here],
-                *self._values(batch.decoded, here, block),
+                shape,
+                decoded.start[here],
             )
-            self.windows.add(block, arrivals)
+            self.windows.add(block, arrivals, self._values(decoded, shape, block))
 
-    def _values(self, decoded: Decoded, rows: Ints, block: int) -> tuple[Ints, Ints, Floats]:
-        """The values of ``rows`` one by one, reading by reading: whose, of which metric, how much."""
-        shape = decoded.shape[rows]
-        parts = []
+    def _values(self, decoded: Decoded, shape: Ints, block: int) -> Values:
+        """Where the values of a batch belong in a block, for the shapes that occur there."""
+        columns = [np.empty(0, np.int64)] * len(decoded.shapes)
         for number in np.unique(shape).tolist():
-            names = decoded.shapes[number]
-            reading = np.flatnonzero(shape == number)
-            place = decoded.start[rows[reading]][:, None] + np.arange(len(names))
-            columns = np.tile(self.windows.columns(block, names), len(reading))
-            parts.append((np.repeat(reading, len(names)), columns, decoded.flat[place].ravel()))
-        if len(parts) == 1:
-            return parts[0]
-        reading, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
-        order = np.argsort(reading, kind="stable")
-        return reading[order], column[order], value[order]
+            columns[number] = self.windows.columns(block, decoded.shapes[number])
+        return Values(decoded.flat, np.cumsum([0, *map(len, columns)]), np.concatenate(columns))

@@ -6,6 +6,7 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -184,7 +185,7 @@ class Partition:
     def _punctuated(self, records: Records, marks: list[tuple[int, int]]) -> list[Message]:
         messages, begin = [], 0
         for row, now in [*marks, (len(records), NEVER)]:
-            part = records.pick(range(begin, row))
+            part = records.part(begin, row)
             if len(part):
                 messages += self._take(part)
             if now != NEVER:
@@ -201,14 +202,23 @@ class Partition:
         self._dirty.update(self._clocks.punctuate(len(self._numbers), now).tolist())
         return messages + self._close(self._clocks.partition)
 
-    def _number(self, names: list[str]) -> Ints:
-        numbers = self._numbers
-        try:
-            return np.array([numbers[name] for name in names], np.int64)
-        except KeyError:
-            known = len(numbers)
+    def _number(self, decoded: Decoded) -> Ints:
+        """The number of each reading's device."""
+        known = np.array([self._numbers.get(name, -1) for name in decoded.names], np.int64)
+        device = known[decoded.device]
+        new = device < 0
+        if not new.any():
+            return device
+        codes, first = np.unique(decoded.device[new], return_index=True)
+        codes = codes[np.argsort(first)]  # as they appear, so that batching changes no number
+        known[codes] = self._meet([decoded.names[code] for code in codes])
+        return known[decoded.device]
+
+    def _meet(self, names: list[str]) -> Ints:
+        """The number of each device, given to those that have none."""
+        numbers, known = self._numbers, len(self._numbers)
         device = [numbers.setdefault(name, len(numbers)) for name in names]
-        self._outcomes.meet(list(numbers)[known:])
+        self._outcomes.meet(list(islice(numbers, known, None)))
         self._clocks.grow(len(numbers))
         self._intake.windows.grow(len(numbers))
         return np.array(device, np.int64)
@@ -218,7 +228,7 @@ class Partition:
     def _believe(self, records: Records) -> _Believed:
         """The readings to take in, in the order they count, with those held before that count now."""
         decoded = self._decode(records)
-        device = self._number(decoded.device)
+        device = self._number(decoded)
         arrival = records.arrival[decoded.row]
         if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
             return _Believed(records, decoded, device, [])
@@ -227,7 +237,7 @@ class Partition:
             apart = join(waiting)
             before = self._decode(apart)
             decoded, records = both(before, decoded, len(apart)), join([apart, records])
-            device = np.append(self._number(before.device), device)
+            device = np.append(self._number(before), device)
         columns = (device.tolist(), decoded.ts.tolist(), records.arrival[decoded.row].tolist())
         stamps = list(map(Stamp, range(len(device)), *columns))
         judgement = self._clocks.judge(stamps[: len(waiting)], stamps[len(waiting) :])
@@ -281,7 +291,7 @@ class Partition:
 
         None: nothing is remembered; start wherever the group does.
         """
-        device = self._number(list(memory.devices))
+        device = self._meet(list(memory.devices))
         for number, state in zip(device.tolist(), memory.devices.values(), strict=True):
             self._clocks.clock[number], self._clocks.quiet[number] = state.clock, state.closed
             if state.heard is not None:
@@ -307,13 +317,13 @@ class Partition:
     def _relive(self, records: Records, then: PartitionState) -> Records:
         """Put back into open windows what a former life took in, and said all about; the records after it."""
         past = int(np.searchsorted(records.offsets, then.next_offset))
-        old, new = records.pick(range(past)), records.pick(range(past, len(records)))
+        old, new = records.part(0, past), records.part(past, len(records))
         decoded = self._decode(old)
         waiting = [*self._excluded, *(int(held.records.offsets[0]) for held in self._held.values())]
         offsets = old.offsets[decoded.row]
         decoded = decoded.take(np.flatnonzero(~np.isin(offsets, np.array(waiting, np.int64))))
         if len(decoded):
-            device = self._number(decoded.device)
+            device = self._number(decoded)
             trace = self._clocks.trace(device, decoded.ts)
             self._clocks.advance(trace)
             self._intake.admit(Batch(decoded, device, old.offsets[decoded.row], trace))

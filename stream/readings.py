@@ -1,47 +1,19 @@
 """Sensor readings: a device's metrics of one moment, in either shape of the contract."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from stream.contracts import Reason
-from stream.decode import SHOWN, Decoded, Parse, Parser, Reading, Refused, number, parse_object, require
-
-_MOST_UNIFORM = 512
-"""Metrics beyond which no decoder is made for them: it would be large, and kept."""
+from stream.decode import SHOWN, Parse, Parser, Reading, Refused, number, parse_object, require
+from stream.template import Templates
 
 read_fast: Parse = msgspec.json.Decoder(Reading).decode
 
 
-def read_uniform(values: Sequence[bytes]) -> Decoded:
-    """Readings that all have the metrics of the first, by a decoder made for these: half the cost of a dict each."""
-    names = tuple(read_fast(values[0]).values)
-    if len(names) > _MOST_UNIFORM:
-        raise Refused(Reason.TOO_MANY_METRICS, "no decoder is made for so many")
-    readings = list(map(_decoder(names), values))
-    count, width = len(readings), len(names)
-    measured = map(msgspec.structs.astuple, map(attrgetter("values"), readings))
-    flat = np.fromiter(chain.from_iterable(measured), np.float64, count * width)
-    ts = np.fromiter(map(attrgetter("ts"), readings), np.int64, count)
-    device = list(map(attrgetter("device_id"), readings))
-    whole = np.arange(count)
-    return Decoded(whole, device, ts, np.zeros(count, np.int64), [names], whole * width, flat)
-
-
-@lru_cache(maxsize=1024)
-def _decoder(names: tuple[str, ...]) -> Callable[[bytes], Any]:
-    fields = [f"c{column}" for column in range(len(names))]
-    wire = dict(zip(fields, names, strict=True))
-    values = msgspec.defstruct(
-        "Values", [(field, float) for field in fields], rename=wire, gc=False, forbid_unknown_fields=True
-    )
-    reading = msgspec.defstruct("Uniform", [("device_id", str), ("ts", int), ("values", values)], gc=False)
-    return msgspec.json.Decoder(reading).decode
+def metrics(value: bytes) -> list[str]:
+    """The metrics of a reading in the wide shape, in its order."""
+    return list(read_fast(value).values)
 
 
 def read_patiently(value: bytes) -> Reading:
@@ -76,5 +48,5 @@ def _narrow(record: dict[str, Any]) -> Reading:
     return Reading(str(device), require(record, "TS"), {str(sensor): number(require(record, "Value"), "Value")})
 
 
-READINGS = Parser(read_fast, read_patiently, read_uniform)
+READINGS = Parser(read_fast, read_patiently, Templates(metrics))
 """How ``sensor.readings`` is read."""

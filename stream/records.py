@@ -1,8 +1,9 @@
 """What comes off a partition: columns of raw records, before anything is understood."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import overload
 
 import numpy as np
 
@@ -13,6 +14,8 @@ Headers = Sequence[tuple[str, bytes | None]]
 _FAR = 2**60
 _OVERHEAD = 256
 """Bytes of a record's objects."""
+_COLUMNS = 128
+"""Bytes of a record's numbers, here and in what is made of them."""
 _DIGITS = 18
 """A punctuation of more would not fit 64 bits."""
 
@@ -21,6 +24,43 @@ PUNCTUATION = "tw_punctuation"
 
 It closes what its time has passed, so that a recording ends when it ends (Tucker et al. 2003).
 """
+
+
+class Texts(Sequence[bytes | None]):
+    """``n`` byte strings in one buffer, made when asked for."""
+
+    def __init__(self, buffer: bytes, begin: Ints, size: Ints) -> None:
+        """``size`` -1 is a null; the buffer holds at least one byte more than the last of them."""
+        self.buffer = buffer
+        self.begin = begin
+        self.size = size
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes | None]) -> "Texts":
+        """The same in one buffer."""
+        if isinstance(texts, Texts):
+            return texts
+        size = np.array([-1 if text is None else len(text) for text in texts], np.int64)
+        begin = np.cumsum(np.append(0, np.maximum(size, 0)))[:-1]
+        return cls(b"".join([*filter(None, texts), b"\0"]), begin, size)
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+    @overload
+    def __getitem__(self, row: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Texts": ...
+    def __getitem__(self, row: int | slice) -> "bytes | Texts | None":
+        if isinstance(row, slice):
+            return Texts(self.buffer, self.begin[row], self.size[row])
+        begin, size = int(self.begin[row]), int(self.size[row])
+        return None if size < 0 else self.buffer[begin : begin + size]
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        buffer = self.buffer
+        for begin, size in zip(self.begin.tolist(), self.size.tolist(), strict=True):
+            yield None if size < 0 else buffer[begin : begin + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +72,9 @@ class Records:
     offsets: Ints
     timestamps: Ints
     """The records' own Kafka timestamps, epoch ms."""
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    headers: list[Headers]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -49,13 +89,28 @@ class Records:
 
     @property
     def size(self) -> int:
-        """Bytes they take in memory, about."""
+        """Bytes they take in memory, about; headers are not looked into."""
+        if isinstance(self.values, Texts):
+            return len(self.values.buffer) + _COLUMNS * len(self)
         parts = chain(filter(None, self.values), filter(None, self.keys))
-        told = sum(len(name) + len(value or b"") for headers in filter(None, self.headers) for name, value in headers)
-        return sum(map(len, parts)) + told + _OVERHEAD * len(self)
+        return sum(map(len, parts)) + _OVERHEAD * len(self)
+
+    def since(self, offset: int) -> "Records":
+        """Those from an offset on."""
+        return self.part(int(np.searchsorted(self.offsets, offset)), len(self))
+
+    def part(self, begin: int, end: int) -> "Records":
+        """The rows from ``begin`` to before ``end``."""
+        if begin == 0 and end == len(self):
+            return self
+        at = slice(begin, end)
+        return Records(
+            self.topic, self.partition, self.offsets[at], self.timestamps[at],
+            self.keys[at], self.values[at], self.headers[at],
+        )  # fmt: skip
 
     def pick(self, rows: Sequence[int]) -> "Records":
-        """The chosen rows, in that order."""
+        """The chosen rows, in that order, apart from the others in memory."""
         at = np.asarray(rows, dtype=np.intp)
         return Records(
             self.topic,
@@ -83,12 +138,9 @@ def join(parts: Sequence[Records]) -> Records:
 
 def punctuation(records: Records) -> list[tuple[int, int]]:
     """(row, epoch ms) of every punctuation."""
-    if all(records.values):
-        return []
     return [
         (row, int(stamp))
-        for row, value in enumerate(records.values)
-        if not value
+        for row in np.flatnonzero(Texts.of(records.values).size <= 0).tolist()
         for name, stamp in records.headers[row] or ()
         if name == PUNCTUATION and stamp and stamp.isdigit() and len(stamp) <= _DIGITS
     ]

@@ -8,24 +8,22 @@ Faust's as ever.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 
-import numpy as np
-from aiokafka.consumer.fetcher import FetchResult
 from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
 from stream.cursor import Cursor
 from stream.records import Records
+from stream.runs import each, install
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.5
-_FETCH_BYTES = 8 * 1024 * 1024
-_STEP = 16
-"""Records unpacked between two looks at their bytes."""
+_RUNS = 4
+"""Runs taken at a time."""
 
 
 class Owners(Protocol):
@@ -61,37 +59,11 @@ class Fetch:
         self.life = life
 
 
-class _Run:
-    """Records taken from the client's hands, step by step until they are enough."""
-
-    def __init__(self, found: dict[TP, list[Any]], most: int) -> None:
-        self._found = found
-        self._left = most
-        self._room = _FETCH_BYTES
-        for records in found.values():
-            self._count(records)
-
-    def drain(self, tp: TP, result: Any) -> bool:
-        """Take what may still be taken of one partition; whether that was all of it."""
-        while result.has_more() and self._left > 0 and self._room > 0:
-            step = result.getall(min(_STEP, self._left))
-            if step:
-                self._found.setdefault(tp, []).extend(step)
-                self._count(step)
-        return not result.has_more()
-
-    def _count(self, records: list[Any]) -> None:
-        self._left -= len(records)
-        for record in records:
-            self._room -= len(record.value or b"") + len(record.key or b"")
-            if record.headers:
-                self._room -= sum(len(name) + len(value or b"") for name, value in record.headers)
-
-
 class Thread(aiokafka.AIOKafkaConsumerThread):
     """The thread that Kafka's client lives in."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
+        install()
         reader = super()._create_worker_consumer(transport)
         # Faust would set it along with its own transactions; what a producer took back was never sent
         reader._isolation_level = "read_committed"  # noqa: SLF001 - read once, when the client starts
@@ -102,19 +74,10 @@ class Thread(aiokafka.AIOKafkaConsumerThread):
         consumer: Any,
         active_partitions: set[TP],
         timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
-        max_records: int | None = None,
+        max_records: int | None = None,  # noqa: ARG002 - likewise
     ) -> dict[TP, list[Any]]:
-        """What the client holds, up to ``max_records`` or ``_FETCH_BYTES``: it may unpack to very much more."""
-        first = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=_STEP)
-        found = dict(first)
-        if found:
-            run = _Run(found, max_records or _STEP)
-            fetcher = consumer._fetcher  # noqa: SLF001 - as above
-            for tp, result in list(fetcher._records.items()):  # noqa: SLF001
-                if tp in active_partitions and isinstance(result, FetchResult) and run.drain(tp, result):
-                    del fetcher._records[tp]  # noqa: SLF001
-                    fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
-        return found
+        """What the client holds, in a few runs: it may unpack to very much more."""
+        return dict(await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=_RUNS))
 
     async def rejoin(self) -> None:
         """Leave it to the group once more who owns what."""
@@ -204,44 +167,30 @@ class Consumer(aiokafka.Consumer):
             await self.seek(tp, offset)
         ticket = self._cursor.ticket
         records, active = await self._wait_next_records(timeout)
-        for tp, batch in (records or {}).items():
+        for tp, run in ((tp, run) for tp, runs in (records or {}).items() for run in runs):
             wanted = self.flow_active and not self.should_stop and (active is None or tp in active)
             if not self._owners.batched(tp.topic):
                 if wanted and self._cursor.holds(ticket):
-                    for record in batch:
+                    for record in each(run):
                         yield tp, self._to_message(tp, record)
             elif not wanted:
                 self._cursor.leave(tp)
-            else:
-                run = self._cursor.take(tp, batch, ticket)
-                if run:
-                    yield tp, self._run(tp, run)
+            elif (counted := self._cursor.take(tp, run, ticket)) is not None:
+                yield tp, self._message(tp, counted)
 
-    def _run(self, tp: TP, batch: Sequence[Any]) -> ConsumerMessage:
-        values = [record.value for record in batch]
-        records = Records(
-            tp.topic,
-            tp.partition,
-            np.array([record.offset for record in batch], np.int64),
-            np.array([record.timestamp for record in batch], np.int64),
-            [record.key for record in batch],
-            values,
-            # only an empty record speaks by its headers
-            [()] * len(batch) if all(values) else [record.headers for record in batch],
-        )
-        last = batch[-1]
+    def _message(self, tp: TP, run: Records) -> ConsumerMessage:
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
-            last.timestamp_type,
+            int(run.offsets[-1]),
+            int(run.timestamps[-1]) / 1000.0,
+            0,
             [],
             None,
-            self._owners.arrive(records),  # type: ignore[arg-type]  # the topic has no serializer: it passes through
+            self._owners.arrive(run),  # type: ignore[arg-type]  # the topic has no serializer: it passes through
             None,
             0,
-            len(batch),
+            len(run),
             tp,
             generation_id=self.app.consumer_generation_id,
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scorers.errors import ConfigError
 from scorers.statistics import Floats, Ints, Statistics
+from stream.compiled import compiled
 
 _FIRST_ROWS = 64
 
@@ -64,7 +65,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """``n`` readings of devices that share a block, in log order, placed in a window each; ``k`` values in all."""
+    """``n`` readings of devices that share a block, in log order, placed in a window each."""
 
     device: Ints
     window: Ints
@@ -72,12 +73,21 @@ class Arrivals:
     ts: Ints
     offset: Ints
     partition_clock: Ints
-    reading: Ints
-    """Shape ``(k,)``: the reading each value belongs to, ascending."""
-    column: Ints
-    """Shape ``(k,)``: its metric, as the block counts them."""
-    value: Floats
-    """Shape ``(k,)``."""
+    shape: Ints
+    """Which metrics the reading has, as :class:`Values` numbers them."""
+    start: Ints
+    """Where its values begin in :class:`Values`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What readings measured, and where it belongs in one block."""
+
+    flat: Floats
+    edges: Ints
+    """Shape ``(shapes + 1,)``."""
+    columns: Ints
+    """The columns of shape *s* are ``columns[edges[s]:edges[s + 1]]``, in the order of its values."""
 
 
 @dataclass(slots=True)
@@ -101,7 +111,7 @@ class _Columns:
         low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
         return cls(np.zeros(shape, np.int64), shift, total, square, low, high, last, np.zeros(shape, np.int64))
 
-    def put(self, rows: Ints, other: "_Columns", at: Ints, columns: NDArray[np.intp]) -> None:
+    def put(self, rows: Ints, other: "_Columns", at: Ints, columns: Ints) -> None:
         """Copy rows ``at`` of ``other`` to ``rows``, its columns to ``columns``."""
         target = np.ix_(rows, columns)
         for name in self.__slots__:
@@ -147,43 +157,23 @@ class Block:
     def __len__(self) -> int:
         return len(self.place)
 
-    def columns(self, names: Sequence[str]) -> NDArray[np.intp]:
+    def columns(self, names: Sequence[str]) -> Ints:
         """Where ``names`` stand among the metrics."""
         place = {name: column for column, name in enumerate(self.metrics)}
-        return np.array([place[name] for name in names], np.intp)
+        return np.array([place[name] for name in names], np.int64)
 
     def live(self) -> Ints:
         """The rows in use."""
         return np.flatnonzero(self._used)
 
-    def add(self, arrivals: Arrivals) -> None:
+    def add(self, arrivals: Arrivals, values: Values) -> None:
         """Add readings to their windows, opening what is not open."""
         row = self._place(arrivals)
-        np.add.at(self._rows.count, row, 1)
-        width = len(self.metrics)
-        cell = row[arrivals.reading] * width + arrivals.column
-        value, data = arrivals.value, self._data
-        self._anchor(cell, value)
-        distance = value - data.shift.ravel()[cell]
-        np.add.at(data.count.reshape(-1), cell, 1)
-        np.add.at(data.total.reshape(-1), cell, distance)
-        np.add.at(data.square.reshape(-1), cell, distance * distance)
-        np.minimum.at(data.low.reshape(-1), cell, value)
-        np.maximum.at(data.high.reshape(-1), cell, value)
-        self._latest(cell, value, arrivals.ts[arrivals.reading])
-
-    def _anchor(self, cell: Ints, value: Floats) -> None:
-        new = np.flatnonzero(self._data.count.reshape(-1)[cell] == 0)[::-1]
-        self._data.shift.reshape(-1)[cell[new]] = value[new]
-
-    def _latest(self, cell: Ints, value: Floats, ts: Ints) -> None:
-        if (ts[1:] < ts[:-1]).any():
-            order = np.argsort(ts, kind="stable")
-            cell, value, ts = cell[order], value[order], ts[order]
-        newer = ts >= self._data.last_ts.reshape(-1)[cell]
-        cell, value, ts = cell[newer], value[newer], ts[newer]
-        self._data.last.reshape(-1)[cell] = value
-        self._data.last_ts.reshape(-1)[cell] = ts
+        data = [getattr(self._data, name) for name in _Columns.__slots__]
+        _accumulate(
+            row, arrivals.ts, arrivals.shape, arrivals.start, values.flat, values.edges, values.columns,
+            self._rows.count, *data,
+        )  # fmt: skip
 
     def _place(self, arrivals: Arrivals) -> Ints:
         """The row of each arrival's window."""
@@ -294,6 +284,30 @@ class Block:
         return Closed(about.device[rows].copy(), start, start + spec.size_ms, about.count[rows].copy(), statistics)
 
 
+@compiled
+def _accumulate(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
+    row: Ints, ts: Ints, shape: Ints, start: Ints, flat: Floats, edges: Ints, columns: Ints, readings: Ints,
+    count: Ints, shift: Floats, total: Floats, square: Floats, low: Floats, high: Floats, last: Floats, last_ts: Ints,
+) -> None:  # fmt: skip
+    """Reading by reading: the same sums, to the bit, in any batching."""
+    for i in range(len(row)):
+        at = row[i]
+        readings[at] += 1
+        first = edges[shape[i]]
+        for place in range(first, edges[shape[i] + 1]):
+            column, value = columns[place], flat[start[i] + place - first]
+            if count[at, column] == 0:
+                shift[at, column] = value
+            distance = value - shift[at, column]
+            count[at, column] += 1
+            total[at, column] += distance
+            square[at, column] += distance * distance
+            low[at, column] = min(low[at, column], value)
+            high[at, column] = max(high[at, column], value)
+            if ts[i] >= last_ts[at, column]:
+                last[at, column], last_ts[at, column] = value, ts[i]
+
+
 class Windows:
     """Every open window of a partition; devices are numbers, each in the block of its metrics."""
 
@@ -332,11 +346,11 @@ class Windows:
             self._blocks[number].adopt(old, rows)
         self._block[device] = number
 
-    def add(self, block: int, arrivals: Arrivals) -> None:
+    def add(self, block: int, arrivals: Arrivals, values: Values) -> None:
         """Add readings to windows of one block."""
-        self._blocks[block].add(arrivals)
+        self._blocks[block].add(arrivals, values)
 
-    def columns(self, block: int, names: Sequence[str]) -> NDArray[np.intp]:
+    def columns(self, block: int, names: Sequence[str]) -> Ints:
         """Where ``names`` stand among a block's metrics."""
         return self._blocks[block].columns(names)
 

@@ -41,7 +41,11 @@ def read(value: bytes) -> tuple[str, int, dict[str, float]] | Reason:
     decoded = decode(records([value]), Limits(), sessions.SESSIONS)
     if decoded.rejects:
         return decoded.rejects[0].reason
-    return decoded.device[0], int(decoded.ts[0]), dict(zip(decoded.shapes[0], decoded.flat.tolist(), strict=True))
+    return (
+        decoded.names[decoded.device[0]],
+        int(decoded.ts[0]),
+        dict(zip(decoded.shapes[0], decoded.flat.tolist(), strict=True)),
+    )
 
 
 def windows(values: list[bytes]) -> list[Score]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scorers.errors import ConfigError
 from scorers.statistics import Floats, Ints
-from stream.window import Arrivals, Closed, Windows, WindowSpec
+from stream.window import Arrivals, Closed, Values, Windows, WindowSpec
 
 TUMBLING = WindowSpec()
 EVERYTHING = 2**60
@@ -28,10 +28,10 @@ def add(windows: Windows, values: Floats, *, ts: Ints | None = None, device: int
         windows.widen(numbers[:1], names)
     block = int(windows.blocks(numbers[:1])[0])
     clock = np.arange(offset, offset + count)
-    reading = np.repeat(np.arange(count), len(names))
-    column = np.tile(windows.columns(block, names), count)
     number = stamps // windows.spec.hop_ms
-    windows.add(block, Arrivals(numbers, number, stamps, clock, clock, reading, column, values.ravel()))
+    start = np.arange(count) * len(names)
+    arrivals = Arrivals(numbers, number, stamps, clock, clock, np.zeros(count, np.int64), start)
+    windows.add(block, arrivals, Values(values.ravel(), np.array([0, len(names)]), windows.columns(block, names)))
 
 
 def close(windows: Windows, until: int = EVERYTHING, devices: int = 4) -> list[Closed]:
