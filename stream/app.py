@@ -131,7 +131,7 @@ def _ticker(app: App) -> Callable[[], Any]:
     async def tick() -> None:
         consumer = app.consumer
         if isinstance(consumer, Consumer):
-            app.owners.tick(lambda tp: consumer.caught_up(tp, _SILENCE_S))
+            app.owners.tick(lambda tp, offset: consumer.caught_up(tp, offset, _SILENCE_S))
 
     return tick
 

@@ -115,7 +115,7 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
         shapes,
         np.append(first.start, second.start + len(first.flat)),
         np.append(first.flat, second.flat),
-        first.rejects + [reject._replace(row=reject.row + rows) for reject in second.rejects],
+        first.rejects + [Reject(row + rows, reason, detail) for row, reason, detail in second.rejects],
     )
 
 
@@ -149,9 +149,10 @@ def decode(records: Records, limits: Limits, parser: Parser) -> Decoded:
         decoded = _alike(run, parser.templates)
         left = np.sort(np.append(run.left, run.others))
         if len(left):
-            decoded = _together(decoded, _slowly(records.pick(left.tolist()), limits, parser), left)
+            decoded = both(decoded, _slowly(records, left, limits, parser), 0)
+            decoded = decoded.take(np.argsort(decoded.row))
     else:
-        decoded = _slowly(records, limits, parser)
+        decoded = _slowly(records, np.arange(len(records)), limits, parser)
     _check(decoded, records, limits)
     return decoded
 
@@ -187,24 +188,16 @@ def _decoded(words: Sequence[bytes]) -> tuple[list[str], list[int]]:
         return names, [at for at, (name, word) in enumerate(zip(names, words, strict=True)) if name.encode() != word]
 
 
-def _together(alike: Decoded, others: Decoded, rows: Ints) -> Decoded:
-    """One after the other by record; ``rows`` are those of the others."""
-    others.row = rows[others.row]
-    others.rejects = [reject._replace(row=int(rows[reject.row])) for reject in others.rejects]
-    decoded = both(alike, others, 0)
-    return decoded.take(np.argsort(decoded.row))
-
-
-def _slowly(records: Records, limits: Limits, parser: Parser) -> Decoded:
-    """By an object a record."""
-    values = list(records.values)
+def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
+    """Some rows, by an object a record."""
+    values = [records.values[row] for row in rows.tolist()]
     try:
-        longest = max(map(len, values), default=0)  # type: ignore[arg-type]  # None raises TypeError
+        longest = max(map(len, values), default=0)
         if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, values))):
             raise Refused(Reason.TOO_LARGE, "")
-        return _columns(np.arange(len(records)), list(map(parser.fast, values)))  # type: ignore[arg-type]
+        return _columns(rows, list(map(parser.fast, values)))
     except _UNREADABLE:
-        return _one_by_one(records, limits, parser)
+        return _one_by_one(rows, values, limits, parser)
 
 
 def _deep(value: bytes | None) -> bool:
@@ -232,18 +225,18 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     return Decoded(rows, list(known), device, ts, np.array(shape, np.int64), shapes, start, flat)
 
 
-def _one_by_one(records: Records, limits: Limits, parser: Parser) -> Decoded:
-    rows: list[int] = []
+def _one_by_one(rows: Ints, values: Sequence[bytes | None], limits: Limits, parser: Parser) -> Decoded:
+    good: list[int] = []
     readings: list[Reading] = []
     rejects: list[Reject] = []
-    for row, value in enumerate(records.values):
+    for row, value in zip(rows.tolist(), values, strict=True):
         try:
             readings.append(_reading(value, limits, parser))
         except Refused as refused:
             rejects.append(Reject(row, *refused.args))
         else:
-            rows.append(row)
-    decoded = _columns(np.array(rows, np.int64), readings)
+            good.append(row)
+    decoded = _columns(np.array(good, np.int64), readings)
     decoded.rejects = rejects
     return decoded
 
@@ -300,11 +293,11 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         )
     if not np.abs(decoded.flat).max(initial=0.0) <= LARGEST:
         places = np.flatnonzero(~(np.abs(decoded.flat) <= LARGEST))
-        order = np.argsort(decoded.start)
+        width = np.array([len(names) for names in decoded.shapes])[decoded.shape]
+        order = np.lexsort((width, decoded.start))  # of two that begin at the same place the first has no values
         owner = order[np.searchsorted(decoded.start[order], places, side="right") - 1]
-        width = np.array([len(names) for names in decoded.shapes])[decoded.shape[owner]]
         # what lies between is of readings left out before
-        inside = (decoded.start[owner] <= places) & (places < decoded.start[owner] + width)
+        inside = (decoded.start[owner] <= places) & (places < decoded.start[owner] + width[owner])
         refuse(owner[inside], Reason.NOT_FINITE, lambda _: f"a value beyond ±{LARGEST:g}")
     if bad:
         _drop(decoded, bad)

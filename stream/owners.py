@@ -274,12 +274,12 @@ class Owners:
     def _crowded(self) -> bool:
         return sum(owner.size + owner.sending for owner in self._owned.values()) >= self._worker.max_outgoing
 
-    def tick(self, quiet: Callable[[TP], bool]) -> None:
-        """End epochs that are due; close what idles in partitions that are silent and ``quiet``."""
+    def tick(self, quiet: Callable[[TP, int], bool]) -> None:
+        """End epochs that are due; close what idles in partitions that are silent and ``quiet`` from an offset on."""
         now = time.monotonic()
         for tp, owner in list(self._owned.items()):
             silent = now - owner.heard
-            if silent >= 1.0 and owner.core.open_windows and quiet(tp):
+            if silent >= 1.0 and owner.core.open_windows and quiet(tp, owner.core.next_offset):
                 owner.collect(owner.core.hush(int(silent * 1000)), now)
             self._end_epoch(owner, now)
 

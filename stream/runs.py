@@ -4,7 +4,7 @@ aiokafka's fetcher takes responses apart by two classes of its own module; ``ins
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from aiokafka import codec
@@ -13,14 +13,14 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from stream.records import Records
-from stream.unpack import Checksum, CorruptError, RecordBatch, batches, readable, unpack
+from stream.unpack import Checksum, CorruptError, RecordBatch, batches, opened, readable, unpack
 
 _RUN_RECORDS = 10_000
-_RUN_BYTES = 2 * 1024 * 1024
-"""A run ends with the batch that makes it this large, as it travels."""
+_RUN_BYTES = 4 * 1024 * 1024
+"""A run ends with the batch that makes it this large, decompressed."""
 _checksum: Checksum = calc_crc32c  # type: ignore[assignment]  # it takes any buffer
 _DECOMPRESS = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
 
@@ -36,6 +36,9 @@ class Kept(MemoryRecords):  # type: ignore[valid-type,misc]  # aiokafka chooses 
 class Runs(fetcher.PartitionRecords):
     """Gives ``Records`` where aiokafka's own gives one record at a time; transactions are treated as it treats them."""
 
+    handed: ClassVar[dict[TopicPartition, int]] = {}
+    """Past the last record ever given, by partition; told before the client's position moves past it."""
+
     def _unpack_records(self) -> Iterator[Records]:
         if not readable(self._records.data):
             yield from self._old()
@@ -45,8 +48,8 @@ class Runs(fetcher.PartitionRecords):
         try:
             for batch in batches(self._records.data, _checksum):
                 if self._counts(batch):
-                    waiting.append(batch)
-                    count, size = count + batch.records, size + len(batch.body)
+                    waiting.append(opened(batch, _DECOMPRESS))
+                    count, size = count + batch.records, size + len(waiting[-1].body)
                 if count >= _RUN_RECORDS or size >= _RUN_BYTES:
                     yield from self._run(waiting)
                     waiting, count, size = [], 0, 0
@@ -61,9 +64,10 @@ class Runs(fetcher.PartitionRecords):
     def _run(self, waiting: list[RecordBatch]) -> Iterator[Records]:
         if not waiting:
             return
-        records = unpack(self._tp.topic, self._tp.partition, waiting, _DECOMPRESS).since(self.next_fetch_offset)
+        records = unpack(self._tp.topic, self._tp.partition, waiting).since(self.next_fetch_offset)
         self.next_fetch_offset = waiting[-1].next_offset
         if len(records):
+            self.handed[self._tp] = int(records.offsets[-1]) + 1
             yield records
 
     def _counts(self, batch: RecordBatch) -> bool:
@@ -77,7 +81,7 @@ class Runs(fetcher.PartitionRecords):
         return not batch.control
 
     def _aborts(self, batch: RecordBatch) -> bool:
-        mark = unpack(self._tp.topic, self._tp.partition, [batch], _DECOMPRESS).keys[0]
+        mark = unpack(self._tp.topic, self._tp.partition, [opened(batch, _DECOMPRESS)]).keys[0]
         return bool(ControlRecord.parse(mark or b"") == ABORT_MARKER)
 
     def _old(self) -> Iterator[Records]:

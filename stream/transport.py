@@ -17,7 +17,7 @@ from faust.types import TP, ConsumerMessage
 
 from stream.cursor import Cursor
 from stream.records import Records
-from stream.runs import each, install
+from stream.runs import Runs, each, install
 
 log = logging.getLogger(__name__)
 
@@ -223,8 +223,8 @@ class Consumer(aiokafka.Consumer):
         if not self._owners.batched(tp.topic):
             super().verify_event_path(now, tp)
 
-    def caught_up(self, tp: TP, within_s: float) -> bool:
-        """Whether the broker has said, so recently, that the partition holds nothing more."""
+    def caught_up(self, tp: TP, next_offset: int, within_s: float) -> bool:
+        """Whether the broker has said, so recently, that the partition holds nothing from ``next_offset`` on."""
         reader = self._thread._ensure_consumer()  # noqa: SLF001 - the driver offers no public way to its client
         place = aiokafka.ensure_aiokafka_TP(tp)
         if not reader._subscription.is_assigned(place):  # noqa: SLF001 - nor aiokafka to this
@@ -233,7 +233,10 @@ class Consumer(aiokafka.Consumer):
         if not state.has_valid_position or state.highwater is None or state.timestamp is None:
             return False
         recent = time.time() - state.timestamp / 1000.0 <= within_s
-        return bool(recent and state.position >= state.highwater)
+        if not recent or state.position < state.highwater:
+            return False
+        # what was fetched may still wait for its turn; asked after the position, which moves later
+        return next_offset >= Runs.handed.get(place, 0)
 
 
 class Transport(aiokafka.Transport):

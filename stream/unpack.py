@@ -85,51 +85,46 @@ def _places(data: memoryview) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-def unpack(topic: str, partition: int, whole: Sequence[RecordBatch], decompress: Mapping[int, Decompress]) -> Records:
-    """The records of consecutive batches.
+def opened(batch: RecordBatch, decompress: Mapping[int, Decompress]) -> RecordBatch:
+    """A batch without its compression; ``decompress`` is by Kafka's number of the codec.
 
-    Args:
-        topic: where they are from.
-        partition: likewise.
-        whole: the batches.
-        decompress: by Kafka's number of the codec.
+    Raises:
+        CorruptError: it is compressed by none of these, or not well.
+    """
+    codec = batch.attributes & _CODEC
+    if codec == 0:
+        return batch
+    try:
+        body = decompress[codec](batch.body.tobytes())
+    except KeyError:
+        raise CorruptError(f"the batch at offset {batch.base_offset} has an unknown codec {codec}") from None
+    except Exception as error:  # every codec has errors of its own
+        raise CorruptError(f"the batch at offset {batch.base_offset} cannot be decompressed: {error}") from error
+    return batch._replace(body=memoryview(body), attributes=batch.attributes & ~_CODEC)
+
+
+def unpack(topic: str, partition: int, whole: Sequence[RecordBatch]) -> Records:
+    """The records of consecutive batches of a partition, all opened.
 
     Raises:
         CorruptError: what a batch holds is no records.
     """
-    bodies = [_body(batch, decompress) for batch in whole]
-    edges = np.cumsum([0, *map(len, bodies)])
-    buffer = b"".join([*bodies, b"\0"])
+    edges = np.cumsum([0, *(len(batch.body) for batch in whole)])
+    buffer = b"".join([*(batch.body for batch in whole), b"\0"])
     count = np.array([batch.records for batch in whole])
-    if (count < 0).any() or int(count.sum()) > len(buffer):
-        raise CorruptError(f"batches of {topic}/{partition} do not hold as many records as they say")
     base = np.array([batch.base_offset for batch in whole])
     first = np.array([batch.first_timestamp for batch in whole])
     stamp = np.array([batch.max_timestamp if batch.attributes & _APPEND_TIME else -1 for batch in whole])
-    columns: Any = tuple(np.empty(int(count.sum()), np.int64) for _ in range(7))
-    if not _index(np.frombuffer(buffer, np.uint8), edges, count, base, first, stamp, columns):
-        raise CorruptError(
-            f"a batch of {topic}/{partition} between offsets {base[0]} and {whole[-1].next_offset} is damaged"
-        )
+    rows = int(count.sum())
+    columns: Any = tuple(np.empty(rows if 0 <= rows <= len(buffer) else 0, np.int64) for _ in range(7))
+    sound = (count >= 0).all() and rows <= len(buffer)
+    if not sound or not _index(np.frombuffer(buffer, np.uint8), edges, count, base, first, stamp, columns):
+        raise CorruptError(f"a batch between offsets {base[0]} and {whole[-1].next_offset} does not hold records")
     offset, timestamp, key, key_size, value, value_size, header = columns
     return Records(
         topic, partition, offset, timestamp,
         Texts(buffer, key, key_size), Texts(buffer, value, value_size), Notes(buffer, header),
     )  # fmt: skip
-
-
-def _body(batch: RecordBatch, decompress: Mapping[int, Decompress]) -> bytes | memoryview:
-    codec = batch.attributes & _CODEC
-    if codec == 0:
-        return batch.body
-    try:
-        return decompress[codec](batch.body.tobytes())
-    except KeyError:
-        raise CorruptError(
-            f"the batch at offset {batch.base_offset} is compressed by an unknown codec {codec}"
-        ) from None
-    except Exception as error:  # every codec has errors of its own
-        raise CorruptError(f"the batch at offset {batch.base_offset} cannot be decompressed: {error}") from error
 
 
 class Notes(Sequence[Headers]):

@@ -318,3 +318,12 @@ def test_a_batch_of_one_shape_is_read_as_patiently_as_any_other(
     wanted = {row: reading for row, value in enumerate(values) if (reading := outcome(read_patiently, value))}
 
     assert found == {row: [*reading] for row, reading in wanted.items() if 0 < len(reading[2]) <= LIMITS.max_metrics}
+
+
+def test_a_value_out_of_bounds_is_found_beside_readings_without_values() -> None:
+    kinds = [wide(values={}), wide(values={"x": 1e120}), wide(values={"x": 1.0}), wide(values={"x": -1e120, "y": 2.0})]
+    values = [kinds[at % 4] for at in np.random.default_rng(1).permutation(400)]
+
+    refused = {reject.row for reject in read(*values).rejects}
+
+    assert refused == {at for at, value in enumerate(values) if value is not kinds[2]}
