@@ -1,20 +1,15 @@
 """Models over the same metrics, packed side by side; where windows of many devices are scored at once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.features import inverse, transform
-from scorers.model import DeviceModel, Rows, logsumexp, standardise
+from scorers.model import DeviceModel, Rows, standardise
 from scorers.statistics import Floats, Ints
-
-BATCH = 128
-"""Windows of different devices scored at once: the copies of their models still fit the processor's cache."""
-RUN = 8
-"""From this many windows of one device on, its model is used where it lies instead of being gathered."""
 
 
 class Distances(NamedTuple):
@@ -49,7 +44,7 @@ class Group:
     indptr: Ints
     """Shape (d + 1,)."""
     stack: Floats
-    """Shape (rows, p); ends in padding as long as the longest model, so that a read past a model is safe."""
+    """Shape (rows, p); ends in padding as long as the longest model."""
     bias: Floats
     """Shape (rows,): ``log(coef) - gamma |v|²``; -inf where there is no support vector."""
     total: Floats
@@ -95,55 +90,64 @@ class Group:
         return inverse(self.center, self.softening)
 
     def measure(self, model: Rows, z: Floats) -> Distances:
-        """Distances of standardised windows (n, p), row ``i`` by ``model[i]``."""
+        """Distances of standardised windows (n, p), row ``i`` by ``model[i]``.
+
+        Every sum runs over one window's numbers in one order, so that a window's bits do not depend on the
+        company it is scored in.
+        """
         result = Distances(np.empty(len(z)), np.empty(len(z)), np.empty_like(z))
-        for rows in _blocks(model, self.indptr):
-            for whole, part in zip(result, self._block(model[rows[:, 0]], z[rows]), strict=True):
-                whole[rows] = part
+        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, *result)
         return result
 
-    def _block(self, model: Rows, z: Floats) -> Distances:
-        """Distances of ``w`` windows of each of ``c`` devices: model (c,), z (c, w, p).
 
-        Every sum runs over one window's numbers in one order (einsum's own loops, not BLAS), so that a window's
-        bits do not depend on the company it is scored in.
-        """
-        width = z.shape[-1]
-        stack, bias = self._gather(model)
-        products = np.einsum("cwp,crp->cwr", z, stack)
-        whitened = products[..., :width]
-        norm = np.einsum("cwp,cwp->cw", whitened, whitened)
-        near = logsumexp(bias[:, None, width:] + products[..., width:])
-        kernel = np.maximum((self.total[model, None] - near) / self.gamma[model, None] + norm, 0.0)
-        return Distances(kernel, np.sqrt(norm), z * np.einsum("cwr,crp->cwp", whitened, stack[:, :width]))
+@compiled
+def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
+    model: Rows, z: Floats, indptr: Ints, stack: Floats, bias: Floats, total: Floats, gamma: Floats,
+    kernel: Floats, whitened: Floats, parts: Floats,
+) -> None:  # fmt: skip
+    """Fill in what :class:`Distances` holds."""
+    width = z.shape[1]
+    for i in range(len(model)):
+        first, last = indptr[model[i]], indptr[model[i] + 1]
+        terms = _products(stack[first:last], z[i])
+        norm = 0.0
+        pull = np.zeros(width)
+        for row in range(width):
+            norm += terms[row] * terms[row]
+            for column in range(width):
+                pull[column] += terms[row] * stack[first + row, column]
+        for column in range(width):
+            parts[i, column] = z[i, column] * pull[column]
+        top = -np.inf
+        for row in range(width, last - first):
+            terms[row] += bias[first + row]
+            top = max(top, terms[row])
+        near = 0.0
+        for row in range(width, last - first):
+            near += np.exp(terms[row] - top)
+        distance = (total[model[i]] - (top + np.log(near))) / gamma[model[i]] + norm
+        kernel[i], whitened[i] = max(distance, 0.0), np.sqrt(norm)
 
-    def _gather(self, model: Rows) -> tuple[Floats, Floats]:
-        """Stack (c, rows, p) and bias (c, rows) of models (c,), as long as the longest of them."""
-        start, end = self.indptr[model], self.indptr[model + 1]
-        longest = int((end - start).max())
-        if len(model) == 1:
-            own = slice(int(start[0]), int(start[0]) + longest)
-            return self.stack[None, own], self.bias[None, own]
-        place = start[:, None] + np.arange(longest)
-        bias = np.where(place < end[:, None], self.bias[place], -np.inf)
-        return self.stack.take(place, axis=0, mode="clip"), bias
 
-
-def _blocks(model: Rows, indptr: Ints) -> Iterator[NDArray[np.intp]]:
-    """Row numbers (c, w) that together cover all rows: ``w`` windows of each of ``c`` devices.
-
-    A device with many windows makes a block of its own; the others go one window at a time, models of
-    similar length together.
-    """
-    order = np.argsort(model, kind="stable")
-    start = np.flatnonzero(np.diff(model[order], prepend=-1))
-    length = np.diff(start, append=len(order))
-    many = length >= RUN
-    for first, size in zip(start[many], length[many], strict=True):
-        yield order[None, first : first + size]
-    few = order[np.repeat(~many, length)]
-    few = few[np.argsort(np.diff(indptr)[model[few]], kind="stable")]
-    yield from (few[first : first + BATCH, None] for first in range(0, len(few), BATCH))
+@compiled
+def _products(rows: Floats, z: Floats) -> Floats:
+    """Each row times ``z``; four at a time, for their sums do not wait for one another."""
+    result = np.empty(len(rows))
+    whole = len(rows) // 4 * 4
+    for row in range(0, whole, 4):
+        a = b = c = d = 0.0
+        for column in range(len(z)):
+            a += rows[row, column] * z[column]
+            b += rows[row + 1, column] * z[column]
+            c += rows[row + 2, column] * z[column]
+            d += rows[row + 3, column] * z[column]
+        result[row], result[row + 1], result[row + 2], result[row + 3] = a, b, c, d
+    for row in range(whole, len(rows)):
+        total = 0.0
+        for column in range(len(z)):
+            total += rows[row, column] * z[column]
+        result[row] = total
+    return result
 
 
 def _stack(model: DeviceModel) -> Floats:

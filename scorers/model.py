@@ -106,10 +106,9 @@ def standardise(transformed: Floats, center: Floats, scale: Floats) -> Floats:
 
 
 def logsumexp(terms: Floats) -> Floats:
-    """``log(sum(exp(terms)))`` over the last axis, without underflow; trailing ``-inf`` change no bit."""
+    """``log(sum(exp(terms)))`` over the last axis, without underflow."""
     top: Floats = terms.max(axis=-1)
-    # a running sum adds in order, whatever the length
-    return np.asarray(top + np.log(np.cumsum(np.exp(terms - top[..., None]), axis=-1)[..., -1]))
+    return np.asarray(top + np.log(np.exp(terms - top[..., None]).sum(axis=-1)))
 
 
 def score(distance: Floats, reach: Floats) -> Floats:

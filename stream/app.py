@@ -17,6 +17,7 @@ import msgspec
 from faust.types import TP
 
 from scorers.errors import ConfigError, FleetFileError
+from scorers.fleet import Fleet
 from scorers.pack import fingerprint, load
 from stream.contracts import Topics
 from stream.kafka import Broker
@@ -25,6 +26,7 @@ from stream.partition import Source
 from stream.readings import READINGS
 from stream.sessions import SESSIONS
 from stream.transport import Consumer, Fetch
+from stream.warm import warm, warm_fleet
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ def follow_fleet(app: App, path: Path) -> None:
     if seen is None:
         log.warning("there is no fleet at %s; devices are learning until `tidewatch train` makes one", path)
     else:
-        app.owners.use(load(path))
+        app.owners.use(_ready(path))
 
     @app.timer(_FLEET_S, on_leader=False)  # type: ignore[untyped-decorator]  # Faust's decorators are untyped
     async def follow() -> None:
@@ -165,12 +167,19 @@ def follow_fleet(app: App, path: Path) -> None:
         if seen is None or seen == before:
             return
         try:
-            fleet = await loop.run_in_executor(None, load, path)
+            fleet = await loop.run_in_executor(None, _ready, path)
         except FleetFileError as error:
             log.error("the fleet in force stays: %s", error)  # noqa: TRY400 - the sentence says it all
             return
         app.owners.use(fleet)
         log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
+
+
+def _ready(path: Path) -> Fleet:
+    """The fleet in a file, ready to score without delay."""
+    fleet = load(path)
+    warm_fleet(fleet)
+    return fleet
 
 
 def _mark(path: Path) -> str | None:
@@ -237,6 +246,7 @@ def run(app: App, *, loglevel: str = "WARNING") -> NoReturn:
     """
     # decoding makes many short-lived dicts that never form cycles
     gc.set_threshold(100_000, 50, 50)
+    warm()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(app, loop=loop, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)

@@ -1,11 +1,11 @@
 """Windows, alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding)."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ Header = tuple[str, bytes]
 _encoder = msgspec.json.Encoder()
 _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
+_SCORE = ("ce_type", b"io.tidewatch.score.v1")
 _REJECT = ("ce_type", b"io.tidewatch.reject.v1")
 _OVERHEAD = 1_024
 """Bytes of a message's objects and headers."""
@@ -68,7 +69,6 @@ def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
     """The records of ``device.scores``, one a window."""
     # JSON text never holds a raw newline
     values = _encoder.encode_lines(scores).split(b"\n")
-    kind = ("ce_type", b"io.tidewatch.score.v1")
     return [
         Message(
             topic,
@@ -76,7 +76,7 @@ def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
             value,
             [
                 _VERSION,
-                kind,
+                _SCORE,
                 ("ce_source", score.source.encode()),
                 ("ce_id", f"{score.source}/{score.device_id}/{score.window_start}".encode()),
                 ("ce_time", _rfc3339(score.window_end)),
@@ -144,16 +144,18 @@ def scores(closed: Closed, verdicts: Verdicts, names: Sequence[str], origin: Ori
 
     ``names[i]`` is the device of row *i*.
     """
-    floats = (verdicts.decision.tolist(), verdicts.score.tolist(), verdicts.severity.tolist())
-    verdict = zip(verdicts.scored.tolist(), verdicts.anomaly.tolist(), *floats, strict=True)
-    about = zip(names, closed.start.tolist(), closed.end.tolist(), closed.count.tolist(), strict=True)
-    everything = zip(about, _metrics(closed, sums=origin.sums), verdict, _contributors(verdicts), strict=True)
-    for (name, start, end, count), metrics, (scored, anomaly, decision, score, severity), contributors in everything:
-        score_of = partial(Score, name, origin.source, start, end, count, metrics)
-        if scored:
-            yield score_of("scored", decision, score, severity, anomaly, contributors, origin.version)
-        else:
-            yield score_of("learning")
+    about = names, repeat(origin.source), closed.start.tolist(), closed.end.tolist(), closed.count.tolist()
+    metrics = _metrics(closed, sums=origin.sums)
+    floats = verdicts.decision.tolist(), verdicts.score.tolist(), verdicts.severity.tolist()
+    verdict = *floats, verdicts.anomaly.tolist(), _contributors(verdicts), repeat(origin.version)
+    make: Any = Score  # by columns, which mypy cannot follow
+    if verdicts.scored.all():
+        return map(make, *about, metrics, repeat("scored"), *verdict)
+    windows, verdicts_of = zip(*about, metrics, strict=False), zip(*verdict, strict=False)
+    return (
+        make(*window, "scored", *judged) if scored else make(*window, "learning")
+        for window, scored, judged in zip(windows, verdicts.scored.tolist(), verdicts_of, strict=True)
+    )
 
 
 def _metrics(closed: Closed, *, sums: bool) -> Iterator[Any]:
@@ -181,11 +183,9 @@ def _object(names: tuple[str, ...]) -> Any:
 
 
 def _contributors(verdicts: Verdicts) -> Iterator[list[Contributor]]:
-    names = verdicts.names
-    columns = (verdicts.feature, verdicts.share, verdicts.actual, verdicts.typical)
-    for row in zip(*(column.tolist() for column in columns), strict=True):
-        yield [
-            Contributor(names[feature], share, None if math.isnan(actual) else actual, typical)
-            for feature, share, actual, typical in zip(*row, strict=True)
-            if feature >= 0
-        ]
+    """Those of each window; what a window has no value for is encoded as null, as msgspec does with NaN."""
+    kept = verdicts.feature >= 0
+    features = map(verdicts.names.__getitem__, verdicts.feature[kept].tolist())
+    numbers = (column[kept].tolist() for column in (verdicts.share, verdicts.actual, verdicts.typical))
+    everything = map(Contributor, features, *numbers)
+    return (list(islice(everything, count)) for count in kept.sum(axis=1).tolist())

@@ -7,7 +7,7 @@ Experience 51(8), 2021), without its rare cases: those are left to Python's ``fl
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.compiled import compiled
+from scorers.compiled import compiled
 
 LOWEST, HIGHEST = -300, 290
 """Powers of ten that are dealt with here: far from subnormal numbers and from infinity."""

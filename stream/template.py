@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
-from stream.compiled import compiled
 from stream.number import EXACT, POWERS, nearest
 from stream.records import Texts
 

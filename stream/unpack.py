@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.errors import TidewatchError
 from scorers.statistics import Ints
-from stream.compiled import compiled
 from stream.records import Headers, Records, Texts
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")

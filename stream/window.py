@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.errors import ConfigError
 from scorers.statistics import Floats, Ints, Statistics
-from stream.compiled import compiled
 
 _FIRST_ROWS = 64
 
