@@ -14,6 +14,7 @@ RUN useradd --create-home --uid 10001 tidewatch && install -d -o tidewatch -g ti
 COPY --from=build /opt/tidewatch /opt/tidewatch
 ENV PATH=/opt/tidewatch/bin:$PATH PYTHONUNBUFFERED=1
 USER tidewatch
+RUN python -c 'from stream.warm import warm; warm()'
 WORKDIR /data
 VOLUME /data
 ENTRYPOINT ["tidewatch"]
