@@ -115,7 +115,7 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
         shapes,
         np.append(first.start, second.start + len(first.flat)),
         np.append(first.flat, second.flat),
-        first.rejects + [Reject(row + rows, reason, detail) for row, reason, detail in second.rejects],
+        first.rejects + ([r._replace(row=r.row + rows) for r in second.rejects] if rows else second.rejects),
     )
 
 
@@ -190,7 +190,7 @@ def _decoded(words: Sequence[bytes]) -> tuple[list[str], list[int]]:
 
 def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
     """Some rows, by an object a record."""
-    values = [records.values[row] for row in rows.tolist()]
+    values = Texts.of(records.values).pick(rows)
     try:
         longest = max(map(len, values), default=0)
         if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, values))):

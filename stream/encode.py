@@ -9,11 +9,12 @@ from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
 from stream.decode import Reject
-from stream.records import Records
+from stream.records import Records, Texts
 from stream.window import Closed
 
 Header = tuple[str, bytes]
@@ -98,10 +99,13 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
     source, partition = records.topic.encode(), str(records.partition).encode()
     prefix = f"{records.topic}/{records.partition}/"
     ours, of_topic, of_partition = ("ce_source", source), ("tw_topic", source), ("tw_partition", partition)
-    rows = [reject.row for reject in rejects]
+    rows = np.array([reject.row for reject in rejects], np.int64)
+    columns = (
+        records.offsets[rows].tolist(), records.timestamps[rows].tolist(),
+        Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects,
+    )  # fmt: skip
     messages = []
-    places = zip(rows, records.offsets[rows].tolist(), records.timestamps[rows].tolist(), rejects, strict=True)
-    for row, offset, arrival, (_, reason, detail) in places:
+    for offset, arrival, key, value, (_, reason, detail) in zip(*columns, strict=True):
         time, stamp = _arrival(arrival)
         why, what = _verdict(reason, detail)
         place = str(offset)
@@ -109,7 +113,7 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
             _VERSION, _REJECT, ours, ("ce_id", (prefix + place).encode()), time,
             why, what, of_topic, of_partition, ("tw_offset", place.encode()), stamp,
         ]  # fmt: skip
-        messages.append(Message(topic, records.keys[row], records.values[row] or b"", headers))
+        messages.append(Message(topic, key, value or b"", headers))
     return messages
 
 

@@ -58,9 +58,13 @@ class Texts(Sequence[bytes | None]):
         return None if size < 0 else self.buffer[begin : begin + size]
 
     def __iter__(self) -> Iterator[bytes | None]:
+        return iter(self.pick(np.arange(len(self))))
+
+    def pick(self, rows: Ints) -> list[bytes | None]:
+        """The chosen rows."""
         buffer = self.buffer
-        for begin, size in zip(self.begin.tolist(), self.size.tolist(), strict=True):
-            yield None if size < 0 else buffer[begin : begin + size]
+        places = zip(self.begin[rows].tolist(), self.size[rows].tolist(), strict=True)
+        return [None if size < 0 else buffer[begin : begin + size] for begin, size in places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,8 @@ class Records:
             self.partition,
             self.offsets[at],
             self.timestamps[at],
-            [self.keys[row] for row in at],
-            [self.values[row] for row in at],
+            Texts.of(self.keys).pick(at),
+            Texts.of(self.values).pick(at),
             [self.headers[row] for row in at],
         )
 
