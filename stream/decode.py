@@ -192,10 +192,10 @@ def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Dec
     """Some rows, by an object a record."""
     values = Texts.of(records.values).pick(rows)
     try:
-        longest = max(map(len, values), default=0)
+        longest = max(map(len, values), default=0)  # type: ignore[arg-type]  # None raises TypeError
         if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, values))):
             raise Refused(Reason.TOO_LARGE, "")
-        return _columns(rows, list(map(parser.fast, values)))
+        return _columns(rows, list(map(parser.fast, values)))  # type: ignore[arg-type]  # likewise
     except _UNREADABLE:
         return _one_by_one(rows, values, limits, parser)
 
