@@ -45,7 +45,7 @@ class WorkerSpec:
     """Names the consumer group and, with topic and partition, the transactions."""
     delivery: Delivery = Delivery.EXACTLY_ONCE
     epoch_s: float = 1.0
-    max_in_flight: int = 64 * 1024 * 1024
+    max_in_flight: int = 32 * 1024 * 1024
     """Bytes fetched and not yet processed, all partitions together."""
     max_outgoing: int = 128 * 1024 * 1024
     """Bytes processed and not yet out, all partitions together; no more is taken in then."""

@@ -19,7 +19,7 @@ from stream.records import Records
 from stream.unpack import Checksum, CorruptError, RecordBatch, batches, opened, readable, unpack
 
 _RUN_RECORDS = 10_000
-_RUN_BYTES = 4 * 1024 * 1024
+_RUN_BYTES = 2 * 1024 * 1024
 """A run ends with the batch that makes it this large, decompressed."""
 _checksum: Checksum = calc_crc32c  # type: ignore[assignment]  # it takes any buffer
 _DECOMPRESS = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}

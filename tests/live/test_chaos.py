@@ -21,6 +21,7 @@ def test_a_minute_of_harm_loses_doubles_and_spoils_nothing(kafka_jars: Path) -> 
     command = [sys.executable, "-m", "tests.chaos", *how]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=MOST_S, check=False)
     assert done.returncode in {0, 1}, done.stderr
+    assert done.stdout, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
 
     assert kafka_jars.exists()
