@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
 from stream.records import Records, Texts
@@ -32,8 +34,7 @@ SHOWN = 120
 """Characters of what a record holds that a detail repeats."""
 _DEEPEST = 200
 """Levels of nesting; a reading has two."""
-_NESTING = np.zeros(256, np.int8)
-_NESTING[list(b"[{")], _NESTING[list(b"]}")] = 1, -1
+_QUOTE, _BACKSLASH, _BRACKET, _BRACE = b'"\\[{'
 
 
 class Reading(msgspec.Struct, gc=False):
@@ -204,9 +205,27 @@ def _deep(value: bytes | None) -> bool:
     """Whether JSON is nested so deep that its decoding would depend on how deep our own calls are."""
     if value is None or len(value) <= 2 * _DEEPEST or value.count(b"[") + value.count(b"{") <= _DEEPEST:
         return False
-    outside = b"".join(value.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    level = np.cumsum(_NESTING[np.frombuffer(outside, np.uint8)], dtype=np.int64)
-    return bool(level.max(initial=0) > _DEEPEST)
+    return _nested(np.frombuffer(value, np.uint8), _DEEPEST)
+
+
+@compiled
+def _nested(text: NDArray[np.uint8], deepest: int) -> bool:
+    """Whether more than ``deepest`` brackets are open anywhere outside strings."""
+    level, inside, escaped = 0, False, False
+    for byte in text:
+        if escaped:
+            escaped = False
+        elif byte == _QUOTE:
+            inside = not inside
+        elif inside:
+            escaped = byte == _BACKSLASH
+        elif byte in (_BRACKET, _BRACE):
+            level += 1
+            if level > deepest:
+                return True
+        elif byte in (_BRACKET + 2, _BRACE + 2):
+            level -= 1
+    return False
 
 
 def _columns(rows: Ints, readings: list[Reading]) -> Decoded:

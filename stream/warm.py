@@ -12,15 +12,16 @@ from stream.readings import READINGS
 from stream.unpack import RecordBatch, unpack
 
 _NOW = 1_700_000_000_000
+_DEEP = b"[" * 500
 _READING = b'{"device_id":"a","ts":%d,"values":{"x":%s}}'
 
 
 def warm() -> None:
-    """Let two readings, one of them in too many digits for the quick way, go through the core."""
-    values = [_READING % (_NOW, b"1.5"), _READING % (_NOW + 1, b"0.12345678901234567")]
+    """Let a record of brackets and two readings, one of them in many digits, go through the core."""
+    values = [_DEEP, _READING % (_NOW, b"1.5"), _READING % (_NOW + 1, b"0.12345678901234567")]
     bodies = [b"\0\0" + bytes([2 * row, 1]) + _varint(len(value)) + value + b"\0" for row, value in enumerate(values)]
     body = b"".join(_varint(len(each)) + each for each in bodies)
-    run = unpack("warm", 0, [RecordBatch(0, 2, 0, _NOW, _NOW, -1, 2, memoryview(body))])
+    run = unpack("warm", 0, [RecordBatch(0, 3, 0, _NOW, _NOW, -1, 3, memoryview(body))])
     core = Partition(Source("warm", READINGS), 0, StreamSpec(), Topics())
     core.feed(run)
 
