@@ -205,7 +205,7 @@ def _index(  # noqa: PLR0911, PLR0913, PLR0917 - a loop over columns takes colum
         at, end = edges[batch], edges[batch + 1]
         for _ in range(counts[batch]):
             size, at = _varint(data, at, end)
-            if at < 0 or size < 1 or at + size > end:
+            if at < 0 or size < 1 or size > end - at:
                 return False
             last = at + size
             delta, at = _varint(data, at + 1, last)
@@ -217,12 +217,12 @@ def _index(  # noqa: PLR0911, PLR0913, PLR0917 - a loop over columns takes colum
                 return False
             offset[row] = bases[batch] + delta
             key_size[row], at = _varint(data, at, last)
-            if at < 0 or at + key_size[row] > last:
+            if at < 0 or key_size[row] > last - at:
                 return False
             key[row] = at
             at += max(key_size[row], 0)
             value_size[row], at = _varint(data, at, last)
-            if at < 0 or at + value_size[row] > last:
+            if at < 0 or value_size[row] > last - at:
                 return False
             value[row] = at
             header[row] = at + max(value_size[row], 0)

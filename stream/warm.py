@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
 from scorers.fleet import Fleet
 from scorers.statistics import BLOCKS, Statistics
 from stream.contracts import Topics
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
-from stream.unpack import RecordBatch, unpack
+from stream.unpack import batches, unpack
 
 _NOW = 1_700_000_000_000
 _DEEP = b"[" * 500
@@ -19,9 +21,11 @@ _READING = b'{"device_id":"a","ts":%d,"values":{"x":%s}}'
 def warm() -> None:
     """Let a record of brackets and two readings, one of them in many digits, go through the core."""
     values = [_DEEP, _READING % (_NOW, b"1.5"), _READING % (_NOW + 1, b"0.12345678901234567")]
-    bodies = [b"\0\0" + bytes([2 * row, 1]) + _varint(len(value)) + value + b"\0" for row, value in enumerate(values)]
-    body = b"".join(_varint(len(each)) + each for each in bodies)
-    run = unpack("warm", 0, [RecordBatch(0, 3, 0, _NOW, _NOW, -1, 3, memoryview(body))])
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1_000_000)
+    for row, value in enumerate(values):
+        builder.append(row, _NOW, None, value, [])
+    whole = list(batches(memoryview(bytes(builder.build())), lambda data: calc_crc32c(bytes(data))))
+    run = unpack("warm", 0, whole)
     core = Partition(Source("warm", READINGS), 0, StreamSpec(), Topics())
     core.feed(run)
 
@@ -32,12 +36,3 @@ def warm_fleet(fleet: Fleet) -> None:
         metrics = fleet.groups[0].metrics
         blank: Any = {name: np.zeros((1, len(metrics)), np.int64 if name == "count" else np.float64) for name in BLOCKS}
         fleet.score(np.zeros(1, np.int64), Statistics(metrics, **blank))
-
-
-def _varint(number: int) -> bytes:
-    """Zigzag, as Kafka writes lengths."""
-    left, out = number << 1, bytearray()
-    while left > 0x7F:  # noqa: PLR2004 - what fits seven bits
-        out.append(left & 0x7F | 0x80)
-        left >>= 7
-    return bytes([*out, left])
