@@ -15,6 +15,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from stream.runs import Kept, Runs, each
+from stream.unpack import CorruptError, RecordBatch, unpack
 
 PLACE = TopicPartition("t", 3)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -171,3 +172,12 @@ def test_damage_below_a_good_checksum_is_damage_or_harmless(codec: str) -> None:
         except CorruptRecordException:
             continue
         assert all(np.diff([offset for offset, *_ in found]) == 1) or found
+
+
+@pytest.mark.parametrize("before", [b"", b"\0\0\0", b"\0\0\0\1"], ids=["record", "key", "value"])
+def test_a_part_is_never_looked_for_beyond_its_record(before: bytes) -> None:
+    body = before + b"\xfe" + b"\xff" * 8 + b"\x01" + b"\0" * 20  # a length of 2**63 - 1
+    body = bytes([2 * len(body)]) + body if before else body
+
+    with pytest.raises(CorruptError):
+        unpack("t", 0, [RecordBatch(0, 1, 0, 0, 0, -1, 1, memoryview(body))])
