@@ -15,13 +15,13 @@ Unknown clocks are ``NEVER``. All times are epoch milliseconds, int64.
 """
 
 import heapq
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.window import WindowSpec
 
@@ -131,65 +131,66 @@ class Clocks:
         known = np.maximum.accumulate(np.append(self.partition, ts))[:-1]
         return bool(((ts - known > self._jump) & (np.abs(ts - arrival) > self._jump)).any())
 
-    def judge(self, held: Iterable["Stamp"], stamps: Iterable["Stamp"]) -> "Judgement":
-        """Decide stamp by stamp which to believe, some being held already; the slow, exact rule."""
-        judgement = Judgement(self.partition, self._jump)
-        for stamp in held:
-            judgement.hold(stamp)
-        for stamp in stamps:
-            judgement.hear(stamp)
-        return judgement
+    def judge(self, device: Ints, ts: Ints, arrival: Ints, waiting: int = 0) -> "Judgement":
+        """Decide stamp by stamp which to believe; the first ``waiting`` are held from before.
+
+        ``arrival`` are the records' Kafka timestamps.
+        """
+        _, code = np.unique(device, return_inverse=True)
+        return Judgement(*_judge(code, ts, arrival, waiting, self.partition, self._jump))
 
 
-class Stamp(NamedTuple):
-    """One reading's claim about the time."""
+class Judgement(NamedTuple):
+    """Rows: those to believe in the order they count, those from the future, those still held."""
 
-    row: int
-    device: int
-    ts: int
-    arrival: int
-    """The record's Kafka timestamp."""
+    accepted: Ints
+    refused: Ints
+    held: Ints
 
 
-class Judgement:
-    """Rows in the order they count, rows refused as from the future, stamps still held by device."""
+@compiled
+def _judge(
+    device: Ints, ts: Ints, arrival: Ints, waiting: int, partition: int, jump: int
+) -> tuple[Ints, Ints, Ints]:
+    accepted, refused = np.empty(len(ts), np.int64), np.empty(len(ts), np.int64)
+    taken, left = 0, 0
+    held = np.full(len(ts), -1)  # by device
+    soonest = [(0, 0) for _ in range(0)]  # a heap of held stamps, some of them decided meanwhile
+    for row in range(len(ts)):
+        stamp, before = ts[row], held[device[row]]
+        if row >= waiting:
+            if before >= 0:
+                held[device[row]] = -1
+                if stamp - partition > jump and ts[before] - stamp <= jump:
+                    taken, partition = _believe(before, ts, device, partition, jump, held, soonest, accepted, taken)
+                else:
+                    refused[left] = before
+                    left += 1
+            if stamp - partition <= jump or abs(stamp - arrival[row]) <= jump:
+                taken, partition = _believe(row, ts, device, partition, jump, held, soonest, accepted, taken)
+                continue
+        held[device[row]] = row
+        heapq.heappush(soonest, (stamp, row))
+    return accepted[:taken], refused[:left], np.sort(held[held >= 0])
 
-    def __init__(self, partition: int, jump_ms: int) -> None:
-        self.accepted: list[int] = []
-        self.refused: list[int] = []
-        self.held: dict[int, Stamp] = {}
-        self._partition = partition
-        self._jump = jump_ms
-        self._waiting: list[tuple[int, Stamp]] = []
 
-    def hold(self, stamp: Stamp) -> None:
-        """Wait for the device's next stamp, or for the partition's clock to come near."""
-        self.held[stamp.device] = stamp
-        heapq.heappush(self._waiting, (stamp.ts, stamp))
-
-    def hear(self, stamp: Stamp) -> None:
-        """Take in the device's next stamp, which also decides on the one held before it."""
-        held = self.held.pop(stamp.device, None)
-        if held and not self._near(stamp.ts) and held.ts - stamp.ts <= self._jump:
-            self._believe(held)
-        elif held:
-            self.refused.append(held.row)
-        if self._near(stamp.ts) or abs(stamp.ts - stamp.arrival) <= self._jump:
-            self._believe(stamp)
-        else:
-            self.hold(stamp)
-
-    def _near(self, ts: int) -> bool:
-        return ts - self._partition <= self._jump
-
-    def _believe(self, stamp: Stamp) -> None:
-        self.accepted.append(stamp.row)
-        self._partition = max(self._partition, stamp.ts)
-        while self._waiting and self._near(self._waiting[0][0]):
-            _, waiting = heapq.heappop(self._waiting)
-            if self.held.get(waiting.device) is waiting:
-                del self.held[waiting.device]
-                self._believe(waiting)
+@compiled
+def _believe(  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
+    row: int, ts: Ints, device: Ints, partition: int, jump: int,
+    held: Ints, soonest: list[tuple[int, int]], accepted: Ints, taken: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Take in a row, and every held one that the partition's clock comes near by it."""
+    accepted[taken] = row
+    taken += 1
+    partition = max(partition, ts[row])
+    while soonest and soonest[0][0] - partition <= jump:
+        _, near = heapq.heappop(soonest)
+        if held[device[near]] == near:
+            held[device[near]] = -1
+            accepted[taken] = near
+            taken += 1
+            partition = max(partition, ts[near])
+    return taken, partition
 
 
 def _shift(values: Ints) -> Ints:

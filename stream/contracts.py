@@ -32,6 +32,8 @@ class Topics:
 class Reason(StrEnum):
     """Why a record went to ``rejects``; travels in the header ``tw_reason``."""
 
+    __hash__ = str.__hash__  # the enum's own is many times slower
+
     EMPTY = "empty"
     """No value at all."""
     TOO_LARGE = "too_large"

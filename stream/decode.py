@@ -34,6 +34,9 @@ SHOWN = 120
 """Characters of what a record holds that a detail repeats."""
 _DEEPEST = 200
 """Levels of nesting; a reading has two."""
+_BEGINNING = 8
+"""Bytes shown of what is no object."""
+_BLANKS = b" \t\n\r"
 _QUOTE, _BACKSLASH, _BRACKET, _BRACE = b'"\\[{'
 
 
@@ -57,7 +60,7 @@ class Limits:
     """How far a reading may lie ahead of its record's Kafka timestamp."""
 
 
-class Reject(NamedTuple):
+class Reject(msgspec.Struct, gc=False, frozen=True):
     """One record that is kept aside: its row in the batch, why, and what exactly."""
 
     row: int
@@ -116,12 +119,16 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
         shapes,
         np.append(first.start, second.start + len(first.flat)),
         np.append(first.flat, second.flat),
-        first.rejects + ([r._replace(row=r.row + rows) for r in second.rejects] if rows else second.rejects),
+        first.rejects + ([Reject(r.row + rows, r.reason, r.detail) for r in second.rejects] if rows else second.rejects),
     )
 
 
+Fault = tuple[Reason, str]
+"""Why a record is kept aside, and what exactly is wrong with it."""
+
+
 class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error of ours
-    """Carries the reason out of the depths of one record: ``args`` are the reason and the detail."""
+    """Carries a fault out of the depths of one record, as its ``args``."""
 
 
 Parse = Callable[[bytes], Reading]
@@ -249,32 +256,44 @@ def _one_by_one(rows: Ints, values: Sequence[bytes | None], limits: Limits, pars
     readings: list[Reading] = []
     rejects: list[Reject] = []
     for row, value in zip(rows.tolist(), values, strict=True):
-        try:
-            readings.append(_reading(value, limits, parser))
-        except Refused as refused:
-            rejects.append(Reject(row, *refused.args))
+        reading = _reading(value, limits, parser)
+        if type(reading) is tuple:
+            rejects.append(Reject(row, *reading))
         else:
             good.append(row)
+            readings.append(reading)  # type: ignore[arg-type]  # the only other
     decoded = _columns(np.array(good, np.int64), readings)
     decoded.rejects = rejects
     return decoded
 
 
-def _reading(value: bytes | None, limits: Limits, parser: Parser) -> Reading:
+def _reading(value: bytes | None, limits: Limits, parser: Parser) -> Reading | Fault:
+    """A flood of bad records comes through here: what can be returned is not raised."""
     if not value:
-        raise Refused(Reason.EMPTY, "the record has no value")
+        return Reason.EMPTY, "the record has no value"
     if len(value) > limits.max_bytes:
-        raise Refused(Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}")
+        return Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}"
+    if value[0] != _BRACE and not value.lstrip(_BLANKS).startswith(b"{"):
+        return Reason.MALFORMED, f"a JSON object is expected, not what begins with {value[:_BEGINNING]!r}"
     if len(value) > 2 * _DEEPEST and _deep(value):
-        raise Refused(Reason.MALFORMED, f"nested deeper than {_DEEPEST}")
+        return Reason.MALFORMED, f"nested deeper than {_DEEPEST}"
     try:
         reading = parser.fast(value)
+        if type(reading.ts) is not int:
+            reading.ts = epoch_ms(reading.ts)
     except msgspec.ValidationError:
-        reading = parser.patient(value)
+        pass
+    except Refused as refused:
+        return refused.args
     except _UNREADABLE as error:
-        explain(value, error)
-    if type(reading.ts) is not int:
+        return _explain(value, error)
+    else:
+        return reading
+    try:
+        reading = parser.patient(value)
         reading.ts = epoch_ms(reading.ts)
+    except Refused as refused:
+        return refused.args
     return reading
 
 
@@ -322,7 +341,7 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         _drop(decoded, bad)
 
 
-def _shape_fault(names: tuple[str, ...], limits: Limits) -> tuple[Reason, str] | None:
+def _shape_fault(names: tuple[str, ...], limits: Limits) -> Fault | None:
     if not names:
         return Reason.NO_VALUES, "values is empty"
     if len(names) > limits.max_metrics:
@@ -374,25 +393,25 @@ def parse_object(value: bytes) -> dict[str, Any]:
     try:
         record = msgspec.json.decode(value)
     except _UNREADABLE as error:
-        explain(value, error)
+        raise Refused(*_explain(value, error)) from error
     if not isinstance(record, dict):
         raise Refused(Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}")
     return record
 
 
-def explain(value: bytes, error: Exception) -> NoReturn:
-    """Refuse what is not JSON; ``error`` is what msgspec says to it."""
+def _explain(value: bytes, error: Exception) -> Fault:
+    """What is wrong with what is not JSON; ``error`` is what msgspec says to it."""
     told = str(error)[:SHOWN]
     if "out of range" in told:
-        raise Refused(Reason.NOT_FINITE, told) from error
+        return Reason.NOT_FINITE, told
     if b"NaN" in value or b"Infinity" in value:
         try:
             _lenient.decode(value.decode())
-        except Refused:
-            raise
+        except Refused as refused:
+            return refused.args  # type: ignore[return-value]  # they are a fault
         except ValueError:
             pass
-    raise Refused(Reason.MALFORMED, told) from error
+    return Reason.MALFORMED, told
 
 
 def _constant(name: str) -> NoReturn:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice, repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +32,7 @@ RECEIPT = "io.tidewatch.receipt.v1"
 """The ``ce_type`` that tells a receipt from a reject."""
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, gc=False, frozen=True):
     """One record to produce; without a partition the key decides, without a timestamp the clock (epoch ms)."""
 
     topic: str
@@ -43,9 +43,10 @@ class Message(NamedTuple):
     timestamp: int = 0
 
 
-def size(message: Message) -> int:
-    """Bytes it takes in memory, about."""
-    return len(message.value) + len(message.key or b"") + _OVERHEAD
+def size(messages: Sequence[Message]) -> int:
+    """Bytes they take in memory, about."""
+    parts = [len(message.value) + len(message.key or b"") for message in messages]
+    return sum(parts) + _OVERHEAD * len(parts)
 
 
 @lru_cache(maxsize=4096)
@@ -105,9 +106,9 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
         Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects,
     )  # fmt: skip
     messages = []
-    for offset, arrival, key, value, (_, reason, detail) in zip(*columns, strict=True):
+    for offset, arrival, key, value, reject in zip(*columns, strict=True):
         time, stamp = _arrival(arrival)
-        why, what = _verdict(reason, detail)
+        why, what = _verdict(reject.reason, reject.detail)
         place = str(offset)
         headers = [
             _VERSION, _REJECT, ours, ("ce_id", (prefix + place).encode()), time,
@@ -124,7 +125,7 @@ def _arrival(epoch_ms: int) -> tuple[Header, Header]:
 
 @lru_cache(maxsize=4096)
 def _verdict(reason: Reason, detail: str) -> tuple[Header, Header]:
-    return ("tw_reason", reason.value.encode()), ("tw_detail", detail.encode(errors="replace"))
+    return ("tw_reason", reason.encode()), ("tw_detail", detail.encode(errors="replace"))
 
 
 def receipt_message(topic: str, partition: int, receipt: Receipt, epoch_ms: int) -> Message:

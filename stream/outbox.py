@@ -99,6 +99,7 @@ class ExactlyOnce:
             transaction_timeout_ms=_TRANSACTION_MS,
             message_max_bytes=_LARGEST,
             linger_ms=_LINGER_MS,
+            delivery_report_only_error=True,
         )
 
     def open(self, stop: threading.Event) -> None:
@@ -278,10 +279,10 @@ def _enqueue(
             message.topic,
             message.value,
             message.key,
-            partition=message.partition,
-            headers=[*message.headers],
+            message.partition,
             on_delivery=report,
             timestamp=message.timestamp,
+            headers=message.headers,
         )
     except BufferError:
         return False

@@ -80,7 +80,7 @@ class Owner:
         if messages and not self.pending:
             self.since = now
         self.pending += messages
-        self.size += sum(map(size, messages))
+        self.size += size(messages)
 
     @property
     def identity(self) -> TP:

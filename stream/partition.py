@@ -15,7 +15,7 @@ import numpy as np
 from scorers.fleet import Fleet
 from scorers.statistics import Ints
 from stream.alert import AlertSpec
-from stream.clock import NEVER, Clocks, Stamp
+from stream.clock import NEVER, Clocks
 from stream.contracts import Reason, Topics
 from stream.decode import Decoded, Limits, Parser, Reject, both, decode
 from stream.encode import Message, reject_messages
@@ -238,16 +238,13 @@ class Partition:
             before = self._decode(apart)
             decoded, records = both(before, decoded, len(apart)), join([apart, records])
             device = np.append(self._number(before), device)
-        columns = (device.tolist(), decoded.ts.tolist(), records.arrival[decoded.row].tolist())
-        stamps = list(map(Stamp, range(len(device)), *columns))
-        judgement = self._clocks.judge(stamps[: len(waiting)], stamps[len(waiting) :])
+        judgement = self._clocks.judge(device, decoded.ts, records.arrival[decoded.row], len(waiting))
         known, fresh = set(self._held), set(device[len(waiting) :].tolist())
         self._held = {
-            number: _Held(records.pick([int(decoded.row[stamp.row])]), stamp.ts)
-            for number, stamp in judgement.held.items()
+            int(device[at]): _Held(records.pick([int(decoded.row[at])]), int(decoded.ts[at])) for at in judgement.held
         }
         self._dirty.update(known ^ self._held.keys(), fresh & self._held.keys())
-        order = np.array(judgement.accepted, np.int64)
+        order = judgement.accepted
         refused = decoded.row[judgement.refused].tolist()
         return _Believed(records, decoded.take(order), device[order], refused)
 

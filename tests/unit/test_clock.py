@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.statistics import Ints
-from stream.clock import NEVER, Clocks, Stamp
+from stream.clock import NEVER, Clocks
 from stream.window import WindowSpec
 
 SPEC = WindowSpec(size_ms=10_000, hop_ms=10_000, grace_ms=2_000, idle_ms=30_000)
@@ -186,15 +186,20 @@ def test_readings_find_closed_what_the_rules_say(stamps: list[tuple[int, int]]) 
 # --- which stamps to believe -------------------------------------------------------------------
 
 
+def columns(stamps: list[tuple[int, int]], arrival: int) -> tuple[Ints, Ints, Ints]:
+    device, ts = np.array(stamps, np.int64).reshape(-1, 2).T
+    return device, ts, np.full(len(stamps), arrival)
+
+
 def judged(picture: str, clock: int, arrival: int) -> str:
     """What becomes of each stamp of a picture: yes, no, or ? while it is held; seconds."""
     clocks = Clocks(SPEC, JUMP)
     clocks.partition = clock * 1000
-    stamps = [Stamp(row, *mark, arrival * 1000) for row, mark in enumerate(drawn(picture))]
-    judgement = clocks.judge([], stamps)
-    fate = dict.fromkeys(judgement.accepted, "y") | dict.fromkeys(judgement.refused, "n")
+    stamps = drawn(picture)
+    judgement = clocks.judge(*columns(stamps, arrival * 1000))
+    fate = dict.fromkeys(judgement.accepted.tolist(), "y") | dict.fromkeys(judgement.refused.tolist(), "n")
     assert len(fate) == len(judgement.accepted) + len(judgement.refused)
-    assert {stamp.row for stamp in judgement.held.values()}.isdisjoint(fate)
+    assert set(judgement.held.tolist()).isdisjoint(fate)
     return "".join(fate.get(row, "?") for row in range(len(stamps)))
 
 
@@ -228,21 +233,69 @@ def test_a_leap_that_the_brokers_clock_confirms_is_believed_at_once() -> None:
 def test_one_that_was_held_counts_before_the_one_that_confirms_it() -> None:
     clocks = Clocks(SPEC, JUMP)
     clocks.partition = 0
-    held = Stamp(0, 0, 50_000, FAR * 1000)
-    judgement = clocks.judge([held], [Stamp(1, 0, 51_000, FAR * 1000)])
+    judgement = clocks.judge(*columns([(0, 50_000), (0, 51_000)], FAR * 1000), waiting=1)
 
-    assert judgement.accepted == [0, 1]
-    assert judgement.held == {}
+    assert judgement.accepted.tolist() == [0, 1]
+    assert not len(judgement.held)
 
 
 @settings(max_examples=200, deadline=None)
 @given(stamps=DEVICES, arrival=st.integers(0, 130_000))
 def test_every_stamp_is_believed_refused_or_held(stamps: list[tuple[int, int]], arrival: int) -> None:
     clocks = Clocks(SPEC, JUMP)
-    judgement = clocks.judge([], [Stamp(row, *stamp, arrival) for row, stamp in enumerate(stamps)])
-    held = [stamp.row for stamp in judgement.held.values()]
+    judgement = clocks.judge(*columns(stamps, arrival))
 
-    assert sorted([*judgement.accepted, *judgement.refused, *held]) == list(range(len(stamps)))
+    assert sorted(np.concatenate(judgement).tolist()) == list(range(len(stamps)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(stamps=DEVICES, arrival=st.integers(0, 130_000), clock=st.integers(0, 130_000), waiting=st.integers(0, 3))
+def test_stamps_are_judged_by_the_rule(
+    stamps: list[tuple[int, int]], arrival: int, clock: int, waiting: int
+) -> None:
+    held = {device: (device, ts) for device, ts in stamps[:waiting]}
+    stamps = [*held.values(), *stamps[waiting:]]
+    clocks = Clocks(SPEC, JUMP)
+    clocks.partition = clock
+    found = clocks.judge(*columns(stamps, arrival), waiting=len(held))
+    rule = Rule(clock, len(held), arrival, stamps)
+
+    assert found.accepted.tolist() == rule.accepted
+    assert found.refused.tolist() == rule.refused
+    assert found.held.tolist() == sorted(rule.held.values())
+
+
+class Rule:
+    """The rule as the module tells it, a stamp at a time."""
+
+    def __init__(self, clock: int, waiting: int, arrival: int, stamps: list[tuple[int, int]]) -> None:
+        self.accepted: list[int] = []
+        self.refused: list[int] = []
+        self.held: dict[int, int] = {}
+        self._clock, self._stamps = clock, stamps
+        for row, (device, ts) in enumerate(stamps):
+            if row < waiting:
+                self.held[device] = row
+                continue
+            before = self.held.pop(device, None)
+            if before is not None and not self._near(row) and stamps[before][1] - ts <= JUMP:
+                self._believe(before)
+            elif before is not None:
+                self.refused.append(before)
+            if self._near(row) or abs(ts - arrival) <= JUMP:
+                self._believe(row)
+            else:
+                self.held[device] = row
+
+    def _near(self, row: int) -> bool:
+        return self._stamps[row][1] - self._clock <= JUMP
+
+    def _believe(self, row: int) -> None:
+        self.accepted.append(row)
+        self._clock = max(self._clock, self._stamps[row][1])
+        while near := sorted(filter(self._near, self.held.values()), key=lambda row: (self._stamps[row][1], row)):
+            del self.held[self._stamps[near[0]][0]]
+            self._believe(near[0])
 
 
 def leap(ts: list[int], arrival: int) -> bool:
