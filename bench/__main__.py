@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from bench.measure import Run, measure
 from bench.poison import Case
 from bench.runners import RUNNERS
 from bench.runners.base import Runner
+from bench.runners.librdkafka import RUNNER as LIBRDKAFKA
 from bench.setup import arena, console, ground
 from scorers.errors import TidewatchError
 from tidewatch.console import emit
@@ -25,6 +27,7 @@ QUICK_READINGS, READINGS = 1_000_000, 2_000_000
 QUICK_RUNS, RUNS = 1, 3
 QUICK_POISON, POISON = 500_000, 5_000_000
 FLOOD = 100
+NAMES = [runner.name for runner in RUNNERS[1:]]
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -43,13 +46,21 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     readings: Annotated[int | None, typer.Option(min=1, help="How many, made up to whole windows.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many devices send them.")] = 500,
     metrics: Annotated[int, typer.Option(min=1, max=256, help="How many values a reading has.")] = 8,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Leave out all runners but ours and these; of {', '.join(NAMES)}.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
 ) -> None:
-    """End-to-end readings per second beside bare librdkafka, on the same topic in the same run."""
+    """End-to-end readings per second beside other systems, on the same topic in the same run."""
+    for name in only or ():
+        if name not in NAMES:
+            raise typer.BadParameter(f"{name!r} is no runner; there are {', '.join(NAMES)}.", param_hint="--only")
+    ours, *others = RUNNERS
+    runners = [ours, *(other for other in others if not only or other.name in only)]
     job = Job.of(readings or (QUICK_READINGS if quick else READINGS), devices, metrics)
     load = os.getloadavg()
     with arena(job, keep=keep) as built:
-        runs, checked = _compete(built, repeat or (QUICK_RUNS if quick else RUNS))
+        runs, checked = _compete(runners, built, repeat or (QUICK_RUNS if quick else RUNS))
         result = report.document(runs, built, checked, load)
     report.show(result, runs)
     if as_json:
@@ -79,19 +90,25 @@ def poison(
         emit(result)
 
 
-def _compete(built: Arena, times: int) -> tuple[dict[Runner, list[Run]], Check]:
+def _compete(
+    runners: Sequence[Runner], built: Arena, times: int
+) -> tuple[dict[Runner, list[Run]], dict[Runner, Check]]:
     """Let every runner have its turn, ``times`` over; the windows of each that makes some are checked."""
-    measure(RUNNERS[-1], built)  # unrecorded: the broker's code and the page cache are warm for everyone
-    runs = defaultdict[Runner, list[Run]](list)
+    for runner in runners:
+        runner.command(built)  # whatever must be installed or compiled is so before the first turn
+    measure(LIBRDKAFKA, built)  # unrecorded: the broker's code and the page cache are warm for everyone
+    runs, checked = defaultdict[Runner, list[Run]](list), dict[Runner, Check]()
     for turn in range(times):
         # there and back again: neither the broker's age nor a change of load favours one of them
-        for runner in RUNNERS[:: -1 if turn % 2 else 1]:
+        for runner in runners[:: -1 if turn % 2 else 1]:
             run = measure(runner, built)
             console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
             runs[runner].append(run)
             if runner.ends is None:
-                checked = check(built)
-    return dict(runs), checked
+                checked[runner] = check(built, runner)
+    return {runner: runs[runner] for runner in runners}, {
+        runner: checked[runner] for runner in runners if runner in checked
+    }
 
 
 def main() -> None:

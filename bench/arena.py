@@ -38,6 +38,11 @@ class Arena:
         """The models."""
         return self.folder / "fleet.arrow"
 
+    @property
+    def past(self) -> Path:
+        """What the peers train their models on."""
+        return self.folder / "past.npy"
+
     def clear(self, *, everything: bool = False) -> None:
         """Delete every topic but the readings, or these too.
 

@@ -10,9 +10,9 @@ from confluent_kafka import TopicPartition
 
 from bench.arena import Arena
 from bench.job import SIZE_MS, TICKS, Job
+from bench.runners.base import Runner
 from scorers.errors import ModelError
 from scorers.statistics import Ints
-from stream.contracts import Score
 from stream.kafka import consumer
 from tidewatch.tail import ends
 
@@ -29,43 +29,65 @@ class Check:
 
     windows: int
     scored: int
+    """How many carry a verdict of a model."""
     sampled: int
     """Windows compared with pandas."""
     worst: float
     """Largest relative difference found."""
 
 
-def check(arena: Arena) -> Check:
+class Statistics(msgspec.Struct):
+    """What a window says of a metric."""
+
+    count: int
+    mean: float
+    std: float
+    min: float
+    max: float
+    last: float
+
+
+class Window(msgspec.Struct):
+    """What every runner's record must hold; the rest is its own."""
+
+    device_id: str
+    window_start: int
+    metrics: dict[str, Statistics]
+    decision: float | None = None
+
+
+def check(arena: Arena, runner: Runner) -> Check:
     """Compare what is in the scores topic with the job.
 
     Raises:
-        ModelError: windows are missing, doubled, unscored or wrong.
+        ModelError: windows are missing (where the runner had the time to make them), doubled, unscored or wrong.
     """
     job = arena.job
     devices = np.random.default_rng(job.seed).choice(job.devices, min(SAMPLE, job.devices), replace=False)
     sampled = {job.names[device] for device in devices}
     seen: set[tuple[str, int]] = set()
-    sample: list[Score] = []
+    sample: list[Window] = []
     count = scored = 0
     for score in _scores(arena):
         count += 1
-        scored += score.state == "scored"
+        scored += score.decision is not None
         seen.add((score.device_id, score.window_start))
         if score.device_id in sampled:
             sample.append(score)
-    if not count == len(seen) == scored == job.results:
+    due = count if runner.patience_s and 0 < count < job.results else job.results
+    if not count == len(seen) == due or (runner.scores and scored != count):
         raise ModelError(
-            f"{job.results} windows are due; {count} came, {len(seen)} of them different, {scored} scored."
+            f"{runner.title}: {due} windows are due; {count} came, {len(seen)} of them different, {scored} scored."
         )
-    worst = _worst(_found(sample), _expected(job, devices))
+    worst = _worst(_found(sample), _expected(job, devices), whole=due == job.results)
     if not worst <= TOLERANCE:
-        raise ModelError(f"Windows differ from pandas by {worst:g}, more than {TOLERANCE:g}.")
+        raise ModelError(f"{runner.title}: windows differ from pandas by {worst:g}, more than {TOLERANCE:g}.")
     return Check(count, scored, len(sample), worst)
 
 
-def _scores(arena: Arena) -> Iterator[Score]:
+def _scores(arena: Arena) -> Iterator[Window]:
     """Every committed record of the scores topic."""
-    decode = msgspec.json.Decoder(Score).decode
+    decode = msgspec.json.Decoder(Window).decode
     last = ends(arena.broker, [arena.topics.scores])
     reader = consumer(arena.broker, "bench-check", enable_partition_eof=True)
     reader.assign([TopicPartition(*place, 0) for place in last])
@@ -81,7 +103,7 @@ def _scores(arena: Arena) -> Iterator[Score]:
         reader.close()
 
 
-def _found(sample: list[Score]) -> pd.DataFrame:
+def _found(sample: list[Window]) -> pd.DataFrame:
     rows = [
         (score.device_id, score.window_start, metric, *(getattr(one, name) for name in STATISTICS))
         for score in sample
@@ -108,9 +130,9 @@ def _readings(job: Job, devices: Ints) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _worst(found: pd.DataFrame, expected: pd.DataFrame) -> float:
+def _worst(found: pd.DataFrame, expected: pd.DataFrame, *, whole: bool) -> float:
     """The largest relative difference; infinite where a window is not in both."""
-    if len(found) != len(expected) or not found.index.isin(expected.index).all():
+    if (whole and len(found) != len(expected)) or not found.index.isin(expected.index).all():
         return float("inf")
     there = expected.loc[found.index]
     return float(((found - there).abs() / there.abs()).to_numpy().max())

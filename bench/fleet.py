@@ -12,7 +12,7 @@ from scorers import pack
 from scorers.errors import ModelError
 from scorers.fit import TrainSpec
 from scorers.fleet import Fleet
-from scorers.statistics import BLOCKS, Statistics
+from scorers.statistics import BLOCKS, Floats, Statistics
 from scorers.train import fit_fleet
 from stream.app import sources
 from stream.contracts import Score, Topics
@@ -23,19 +23,21 @@ WINDOWS = 60
 """Windows each model is trained on."""
 
 
-def train(job: Job, path: Path) -> None:
-    """Write a fleet with a model for every device.
+def train(job: Job, path: Path, past: Path) -> None:
+    """Write a fleet with a model for every device, and what the peers train theirs on, as a numpy array.
 
     Raises:
         ModelError: a device got none.
     """
-    past = replace(job, devices=min(job.devices, PROFILES))
-    training = fit_fleet(_windows(past), TrainSpec())
+    profiles = replace(job, devices=min(job.devices, PROFILES))
+    windows = _windows(profiles)
+    training = fit_fleet(windows, TrainSpec())
     refused = next((result for result in training.results if result.status != "trained"), None)
     if refused:
         raise ModelError(f"{refused.device} got no model ({refused.reason}); change the job's seed.")
-    models = {name: training.models[past.names[number % past.devices]] for number, name in enumerate(job.names)}
+    models = {name: training.models[profiles.names[number % profiles.devices]] for number, name in enumerate(job.names)}
     pack.save(Fleet.of(models, "bench"), path, created=START)
+    np.save(past, np.array([_features(windows[name]) for name in profiles.names]))
 
 
 def _windows(job: Job) -> dict[str, Statistics]:
@@ -60,3 +62,10 @@ def _statistics(job: Job, rows: list[Score]) -> Statistics:
         name: np.array([[getattr(row.metrics[metric], name) for metric in metrics] for row in rows]) for name in BLOCKS
     }
     return Statistics(tuple(metrics), **blocks)
+
+
+def _features(windows: Statistics) -> Floats:
+    """Mean, std, min and max of each metric, shape ``(windows, 4 * metrics)``."""
+    columns = np.stack([windows.mean, windows.std, windows.min, windows.max], axis=2)
+    features: Floats = columns.reshape(len(columns), -1)
+    return features

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from producers.batch import Batch, ReadingEncoder
-from producers.publish import Published, Target, publish, punctuate
+from producers.publish import Published, Target, publish
 from scorers.statistics import Floats, Ints
 
 START = 1_700_000_000_000
@@ -17,6 +18,8 @@ SIZE_MS = 10_000
 """Length of a window."""
 TICKS = SIZE_MS // INTERVAL_MS
 """Readings of a device in each window."""
+CLOSING_MS = 30_000
+"""From the end of the last window to the readings that close it: longer than any runner waits for stragglers."""
 PROFILES = 500
 """Devices beyond these behave as one of these does, so that its model fits them too."""
 LIVE, PAST = 0, 1
@@ -97,7 +100,11 @@ class Job:
             yield Batch([name.encode() for name in device], values, ts)
 
     def load(self, target: Target) -> Published:
-        """Fill the topic, and end it so that every window closes."""
-        published = publish(self.batches(), target)
-        punctuate(target, self.end)
-        return published
+        """Fill the topic; last comes one reading more of each device, from after every window has closed."""
+        return publish(chain(self.batches(), [self._last()]), target)
+
+    def _last(self) -> Batch:
+        keys = [name.encode() for name in self.names]
+        ts = np.full(self.devices, self.end + CLOSING_MS)
+        values = ReadingEncoder(self.metric_names).encode(self.names, ts, np.zeros((self.devices, self.metrics)))
+        return Batch(keys, values, ts)

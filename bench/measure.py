@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, TopicPartition
 
 from bench.arena import PARTITIONS, Arena
+from bench.job import TICKS
 from bench.process import Process, usage
 from bench.runners.base import Runner
 from stream.kafka import consumer, ensure_topics
@@ -62,18 +63,20 @@ def measure(runner: Runner, arena: Arena) -> Run:
     """
     arena.clear()
     ensure_topics(arena.broker, arena.topics, partitions=PARTITIONS)
+    command = runner.command(arena)
     started = time.monotonic()
     log = arena.folder / f"{runner.name}.log"
-    with _scores(arena) as reader, Process(runner.module(arena), log) as process:
+    with _scores(arena) as reader, Process(command, log) as process:
         process.hear(runner.begins, START_S)
         before = _mark(process, arena)
         windows = 0
         if runner.ends:
             process.hear(runner.ends, STALL_S)
         else:
-            windows = _await(reader, process, arena.job.results)
+            windows = _await(reader, process, arena.job.results, runner.patience_s)
         after = _mark(process, arena)
-    return _run(arena.job.readings, windows, before.at - started, (before, after))
+    readings = windows * TICKS if runner.patience_s else arena.job.readings
+    return _run(readings, windows, before.at - started, (before, after))
 
 
 def _run(readings: int, windows: int, startup_s: float, marks: tuple[_Mark, _Mark]) -> Run:
@@ -103,16 +106,17 @@ def _scores(arena: Arena) -> Iterator[Consumer]:
         reader.close()
 
 
-def _await(reader: Consumer, process: Process, wanted: int) -> int:
-    """Count committed windows until there are as many as wanted."""
+def _await(reader: Consumer, process: Process, wanted: int, patience_s: float | None) -> int:
+    """Count committed windows until there are as many as wanted, or patience ends."""
+    deadline = time.monotonic() + (patience_s or float("inf"))
     count = 0
 
     def more() -> bool:
         nonlocal count
         arrived = sum(message.error() is None for message in reader.consume(10_000, 0.02))
         count += arrived
-        return arrived > 0
+        return arrived > 0 or time.monotonic() > deadline
 
-    while count < wanted:
+    while count < wanted and time.monotonic() <= deadline:
         process.wait(more, STALL_S)
     return count

@@ -89,7 +89,7 @@ def play(case: Case, arena: Arena) -> Outcome:
         f"in {time.monotonic() - began:.0f} s"
     )
     run = measure(ours.EXACTLY_ONCE, arena)
-    checked = check(arena)
+    checked = check(arena, ours.EXACTLY_ONCE)
     outcome = Outcome(case, run, _audit(arena, places), _digest(arena))
     console.print(
         f"{case.name}: {outcome.rate:,.0f} records/s in {run.seconds:.1f} s; {checked.windows:,} windows and "

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,10 +29,10 @@ class Usage:
 
 
 class Process:
-    """A Python module of this project running on its own; a context manager."""
+    """A program running on its own; a context manager."""
 
-    def __init__(self, module: Sequence[str], log: Path) -> None:
-        self._module = module
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._command = command
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +41,7 @@ class Process:
         tether = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
-                [*tether, sys.executable, "-m", *self._module],
+                [*tether, *self._command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True, cwd=self._log.parent, env=_environment(),
             )  # fmt: skip
@@ -82,7 +81,7 @@ class Process:
             if self._running().poll() is not None or time.monotonic() > deadline:
                 tail = self._log.read_text("utf-8", errors="replace")[-2_000:]
                 raise UnavailableError(
-                    f"{self._module[0]} ended or made no progress; its log {self._log} ends:\n{tail}"
+                    f"{' '.join(self._command[:3])} ended or made no progress; its log {self._log} ends:\n{tail}"
                 )
             time.sleep(_NAP_S)
 

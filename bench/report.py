@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -27,7 +27,7 @@ def middle(runs: list[Run]) -> Run:
     return sorted(runs, key=lambda run: run.rate)[(len(runs) - 1) // 2]
 
 
-def document(runs: Runs, arena: Arena, check: Check, load: tuple[float, ...]) -> dict[str, Any]:
+def document(runs: Runs, arena: Arena, checks: Mapping[Runner, Check], load: tuple[float, ...]) -> dict[str, Any]:
     """The JSON object; ratios are ours divided by theirs."""
     (ours, *_), found = runs, {runner: middle(own) for runner, own in runs.items()}
     return {
@@ -35,12 +35,19 @@ def document(runs: Runs, arena: Arena, check: Check, load: tuple[float, ...]) ->
         "ratios": {
             runner.name: round(found[ours].rate / run.rate, 4) for runner, run in found.items() if runner is not ours
         },
-        "exactly_once_cost": round(median(_costs(runs)), 4),
-        "exactly_once_cpu_cost": round(median(_cpu_costs(runs)), 4),
-        "job": asdict(arena.job) | {"readings": arena.job.readings},
-        "check": asdict(check),
+        **_exactly_once(runs),
+        "job": asdict(arena.job) | {"readings": arena.job.readings, "results": arena.job.results},
+        "checks": {runner.name: asdict(check) for runner, check in checks.items()},
         "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version(), "kafka": arena.kafka},
     }
+
+
+def _exactly_once(runs: Runs) -> dict[str, float]:
+    """What it costs, where at-least-once has run too."""
+    if AT_LEAST_ONCE not in runs:
+        return {}
+    costs = {"exactly_once_cost": _costs(runs), "exactly_once_cpu_cost": _cpu_costs(runs)}
+    return {name: round(median(shares), 4) for name, shares in costs.items()}
 
 
 def _costs(runs: Runs) -> list[float]:
@@ -71,7 +78,7 @@ def _facts(run: Run, runs: list[Run]) -> dict[str, Any]:
 
 
 def show(result: Mapping[str, Any], runs: Runs) -> None:
-    """Print the table, the check and the machine."""
+    """Print the table, the checks and the machine."""
     console = Console(file=sys.stdout, highlight=False)
     table = Table("runner", title="from JSON readings in Kafka to scored windows in Kafka", box=SIMPLE)
     for heading in ("readings/s", "CPU s/M", "Kafka s/M", "peak MB", "windows", "ours ÷ it"):
@@ -79,20 +86,35 @@ def show(result: Mapping[str, Any], runs: Runs) -> None:
     for runner in runs:
         table.add_row(runner.title, *_cells(result[runner.name]), _ratio(result["ratios"].get(runner.name)))
     console.print(table)
-    job, check, machine = result["job"], result["check"], result["machine"]
+    console.print("\n".join(_lines(result, runs)), soft_wrap=True)
+
+
+def _lines(result: Mapping[str, Any], runs: Runs) -> Iterator[str]:
+    """What stands under the table."""
+    job, machine = result["job"], result["machine"]
     spread = ", ".join(f"{runner.name} {_spread(own)}" for runner, own in runs.items())
+    yield f"{job['readings']:,} readings of {job['devices']:,} devices x {job['metrics']} metrics; runs: {spread}"
+    if AT_LEAST_ONCE in runs:
+        yield (
+            f"exactly-once costs {result['exactly_once_cost']:.0%} of throughput against at-least-once "
+            f"({_range(_costs(runs))}, turn by turn), {result['exactly_once_cpu_cost']:.0%} of CPU "
+            f"({_range(_cpu_costs(runs))})"
+        )
+    for runner in runs:
+        if check := result["checks"].get(runner.name):
+            scored = "all scored" if runner.scores else "not scored"
+            whole = (
+                "" if check["windows"] == job["results"] else f" (until it was stopped after {runner.patience_s:g} s)"
+            )
+            yield (
+                f"{runner.name}: {check['windows']:,} windows{whole}, each once, {scored}; {check['sampled']:,} of them "
+                f"compared with pandas, worst relative difference {check['worst']:.1e}"
+            )
     starts = ", ".join(f"{runner.name} {result[runner.name]['startup_s']:.1f} s" for runner in runs)
-    console.print(
-        f"{job['readings']:,} readings of {job['devices']:,} devices x {job['metrics']} metrics; runs: {spread}\n"
-        f"exactly-once costs {result['exactly_once_cost']:.0%} of throughput against at-least-once "
-        f"({_range(_costs(runs))}, turn by turn), {result['exactly_once_cpu_cost']:.0%} of CPU "
-        f"({_range(_cpu_costs(runs))})\n"
-        f"check: {check['windows']:,} windows, each once, all scored; {check['sampled']:,} of them compared with "
-        f"pandas, worst relative difference {check['worst']:.1e}\n"
-        f"CPU s/M: seconds of CPU a million readings; starting took {starts}\n"
+    yield f"CPU s/M: seconds of CPU a million readings; starting took {starts}"
+    yield (
         f"{machine['kafka']}, Python {machine['python']}, {machine['cores']} cores, "
-        f"load before the runs {machine['load'][0]:.1f}",
-        soft_wrap=True,
+        f"load before the runs {machine['load'][0]:.1f}"
     )
 
 
@@ -108,7 +130,7 @@ def _cells(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _ratio(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.3f}"
+    return "" if ratio is None else f"{ratio:.3g}"
 
 
 def _spread(runs: list[Run]) -> str:

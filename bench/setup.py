@@ -45,7 +45,7 @@ def ground(job: Job, *, keep: bool) -> Iterator[Arena]:
         built = stack.enter_context(_broker(job, folder))
         ensure_topics(built.broker, built.topics, partitions=PARTITIONS)
         began = time.monotonic()
-        fleet.train(job, built.fleet)
+        fleet.train(job, built.fleet, built.past)
         console.print(f"trained {job.devices:,} models in {time.monotonic() - began:.1f} s")
         yield built
 

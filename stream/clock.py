@@ -149,9 +149,7 @@ class Judgement(NamedTuple):
 
 
 @compiled
-def _judge(
-    device: Ints, ts: Ints, arrival: Ints, waiting: int, partition: int, jump: int
-) -> tuple[Ints, Ints, Ints]:
+def _judge(device: Ints, ts: Ints, arrival: Ints, waiting: int, partition: int, jump: int) -> tuple[Ints, Ints, Ints]:
     accepted, refused = np.empty(len(ts), np.int64), np.empty(len(ts), np.int64)
     taken, left = 0, 0
     held = np.full(len(ts), -1)  # by device

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -119,7 +119,8 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
         shapes,
         np.append(first.start, second.start + len(first.flat)),
         np.append(first.flat, second.flat),
-        first.rejects + ([Reject(r.row + rows, r.reason, r.detail) for r in second.rejects] if rows else second.rejects),
+        first.rejects
+        + ([Reject(r.row + rows, r.reason, r.detail) for r in second.rejects] if rows else second.rejects),
     )
 
 
@@ -408,7 +409,7 @@ def _explain(value: bytes, error: Exception) -> Fault:
         try:
             _lenient.decode(value.decode())
         except Refused as refused:
-            return refused.args  # type: ignore[return-value]  # they are a fault
+            return refused.args
         except ValueError:
             pass
     return Reason.MALFORMED, told

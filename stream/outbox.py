@@ -282,7 +282,7 @@ def _enqueue(
             message.partition,
             on_delivery=report,
             timestamp=message.timestamp,
-            headers=message.headers,
+            headers=message.headers,  # type: ignore[arg-type]  # lists of narrower pairs are read, not written
         )
     except BufferError:
         return False

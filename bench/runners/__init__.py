@@ -3,5 +3,9 @@
 from bench.runners import librdkafka, ours
 from bench.runners.base import Runner
 
-RUNNERS: tuple[Runner, ...] = (ours.EXACTLY_ONCE, ours.AT_LEAST_ONCE, librdkafka.RUNNER)
+RUNNERS: tuple[Runner, ...] = (
+    ours.EXACTLY_ONCE,
+    ours.AT_LEAST_ONCE,
+    librdkafka.RUNNER,
+)
 """In the order of the table; the first is compared with each of the others."""

@@ -1,12 +1,14 @@
 """The ceiling: librdkafka hands over the values of every reading, and nothing is done with them."""
 
+import sys
+
 from bench.arena import Arena
 from bench.peers.librdkafka import BEGINS, ENDS
 from bench.runners.base import Runner
 
 
-def _module(arena: Arena) -> list[str]:
-    return ["bench.peers.librdkafka", arena.broker.bootstrap, arena.topics.readings]
+def _command(arena: Arena) -> list[str]:
+    return [sys.executable, "-m", "bench.peers.librdkafka", arena.broker.bootstrap, arena.topics.readings]
 
 
-RUNNER = Runner("librdkafka", "bare librdkafka", _module, BEGINS, ENDS)
+RUNNER = Runner("librdkafka", "bare librdkafka", _command, BEGINS, ENDS)

@@ -1,5 +1,6 @@
 """Tidewatch: one worker process as anybody would start it, scoring by a trained fleet; by default exactly once."""
 
+import sys
 import uuid
 from collections.abc import Callable
 
@@ -8,8 +9,8 @@ from bench.runners.base import Runner
 from stream.outbox import Delivery
 
 
-def _module(delivery: Delivery) -> Callable[[Arena], list[str]]:
-    def module(arena: Arena) -> list[str]:
+def _command(delivery: Delivery) -> Callable[[Arena], list[str]]:
+    def command(arena: Arena) -> list[str]:
         settings = {
             "topics.prefix": arena.prefix,
             "topics.partitions": PARTITIONS,
@@ -18,10 +19,12 @@ def _module(delivery: Delivery) -> Callable[[Arena], list[str]]:
             "worker.delivery": delivery,
         }
         flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-        return ["tidewatch", "--kafka", arena.broker.bootstrap, *flags, "worker", "--log", "INFO"]
+        return [sys.executable, "-m", "tidewatch", "--kafka", arena.broker.bootstrap, *flags, "worker", "--log", "INFO"]
 
-    return module
+    return command
 
 
-EXACTLY_ONCE = Runner("ours", "Tidewatch", _module(Delivery.EXACTLY_ONCE), begins="took over")
-AT_LEAST_ONCE = Runner("at_least_once", "Tidewatch, at-least-once", _module(Delivery.AT_LEAST_ONCE), begins="took over")
+EXACTLY_ONCE = Runner("ours", "Tidewatch", _command(Delivery.EXACTLY_ONCE), begins="took over")
+AT_LEAST_ONCE = Runner(
+    "at_least_once", "Tidewatch, at-least-once", _command(Delivery.AT_LEAST_ONCE), begins="took over"
+)

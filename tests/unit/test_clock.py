@@ -250,9 +250,7 @@ def test_every_stamp_is_believed_refused_or_held(stamps: list[tuple[int, int]], 
 
 @settings(max_examples=500, deadline=None)
 @given(stamps=DEVICES, arrival=st.integers(0, 130_000), clock=st.integers(0, 130_000), waiting=st.integers(0, 3))
-def test_stamps_are_judged_by_the_rule(
-    stamps: list[tuple[int, int]], arrival: int, clock: int, waiting: int
-) -> None:
+def test_stamps_are_judged_by_the_rule(stamps: list[tuple[int, int]], arrival: int, clock: int, waiting: int) -> None:
     held = {device: (device, ts) for device, ts in stamps[:waiting]}
     stamps = [*held.values(), *stamps[waiting:]]
     clocks = Clocks(SPEC, JUMP)
