@@ -103,12 +103,11 @@ def _lines(result: Mapping[str, Any], runs: Runs) -> Iterator[str]:
     for runner in runs:
         if check := result["checks"].get(runner.name):
             scored = "all scored" if runner.scores else "not scored"
-            whole = (
-                "" if check["windows"] == job["results"] else f" (until it was stopped after {runner.patience_s:g} s)"
-            )
+            whole = check["windows"] == job["results"]
+            until = "" if whole else f" (until it was stopped after {runner.patience_s:g} s)"
             yield (
-                f"{runner.name}: {check['windows']:,} windows{whole}, each once, {scored}; {check['sampled']:,} of them "
-                f"compared with pandas, worst relative difference {check['worst']:.1e}"
+                f"{runner.name}: {check['windows']:,} windows{until}, each once, {scored}; "
+                f"{check['sampled']:,} compared with pandas, worst relative difference {check['worst']:.1e}"
             )
     starts = ", ".join(f"{runner.name} {result[runner.name]['startup_s']:.1f} s" for runner in runs)
     yield f"CPU s/M: seconds of CPU a million readings; starting took {starts}"

@@ -149,7 +149,9 @@ class Judgement(NamedTuple):
 
 
 @compiled
-def _judge(device: Ints, ts: Ints, arrival: Ints, waiting: int, partition: int, jump: int) -> tuple[Ints, Ints, Ints]:
+def _judge(  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
+    device: Ints, ts: Ints, arrival: Ints, waiting: int, partition: int, jump: int
+) -> tuple[Ints, Ints, Ints]:
     accepted, refused = np.empty(len(ts), np.int64), np.empty(len(ts), np.int64)
     taken, left = 0, 0
     held = np.full(len(ts), -1)  # by device
@@ -173,7 +175,7 @@ def _judge(device: Ints, ts: Ints, arrival: Ints, waiting: int, partition: int, 
 
 
 @compiled
-def _believe(  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
+def _believe(  # noqa: PLR0913, PLR0917 - as above
     row: int, ts: Ints, device: Ints, partition: int, jump: int,
     held: Ints, soonest: list[tuple[int, int]], accepted: Ints, taken: int,
 ) -> tuple[int, int]:  # fmt: skip

@@ -109,6 +109,7 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
     """As if decoded together; the first comes of ``rows`` records."""
     shapes = list(dict.fromkeys([*first.shapes, *second.shapes]))
     place = {names: number for number, names in enumerate(shapes)}
+    rejects = [Reject(r.row + rows, r.reason, r.detail) for r in second.rejects] if rows else second.rejects
     moved = np.array([place[names] for names in second.shapes], np.int64)
     return Decoded(
         np.append(first.row, second.row + rows),
@@ -119,8 +120,7 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
         shapes,
         np.append(first.start, second.start + len(first.flat)),
         np.append(first.flat, second.flat),
-        first.rejects
-        + ([Reject(r.row + rows, r.reason, r.detail) for r in second.rejects] if rows else second.rejects),
+        first.rejects + rejects,
     )
 
 
@@ -270,26 +270,37 @@ def _one_by_one(rows: Ints, values: Sequence[bytes | None], limits: Limits, pars
 
 def _reading(value: bytes | None, limits: Limits, parser: Parser) -> Reading | Fault:
     """A flood of bad records comes through here: what can be returned is not raised."""
+    if not value or len(value) > min(2 * _DEEPEST, limits.max_bytes) or value[0] != _BRACE:
+        fault = _outer_fault(value, limits)
+        if fault:
+            return fault
+    try:
+        reading = parser.fast(value)  # type: ignore[arg-type]  # nothing at all is a fault
+        if type(reading.ts) is not int:
+            reading.ts = epoch_ms(reading.ts)
+    except msgspec.ValidationError:
+        return _patiently(value, parser)  # type: ignore[arg-type]  # likewise
+    except Refused as refused:
+        return refused.args
+    except _UNREADABLE as error:
+        return _explain(value, error)  # type: ignore[arg-type]  # likewise
+    return reading
+
+
+def _outer_fault(value: bytes | None, limits: Limits) -> Fault | None:
+    """What is wrong with a record before anything in it is read."""
     if not value:
         return Reason.EMPTY, "the record has no value"
     if len(value) > limits.max_bytes:
         return Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}"
-    if value[0] != _BRACE and not value.lstrip(_BLANKS).startswith(b"{"):
+    if not value.lstrip(_BLANKS).startswith(b"{"):
         return Reason.MALFORMED, f"a JSON object is expected, not what begins with {value[:_BEGINNING]!r}"
-    if len(value) > 2 * _DEEPEST and _deep(value):
+    if _deep(value):
         return Reason.MALFORMED, f"nested deeper than {_DEEPEST}"
-    try:
-        reading = parser.fast(value)
-        if type(reading.ts) is not int:
-            reading.ts = epoch_ms(reading.ts)
-    except msgspec.ValidationError:
-        pass
-    except Refused as refused:
-        return refused.args
-    except _UNREADABLE as error:
-        return _explain(value, error)
-    else:
-        return reading
+    return None
+
+
+def _patiently(value: bytes, parser: Parser) -> Reading | Fault:
     try:
         reading = parser.patient(value)
         reading.ts = epoch_ms(reading.ts)
