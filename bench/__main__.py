@@ -5,14 +5,16 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bench import guard, report
 from bench import poison as poisoned
-from bench import report
+from bench import score as scoring
 from bench.arena import Arena
-from bench.check import Check, check
+from bench.check import Check
+from bench.check import check as checked_windows
 from bench.job import Job
 from bench.measure import Run, measure
 from bench.poison import Case
@@ -40,7 +42,7 @@ def benches() -> None:
 @app.command()
 def stream(  # noqa: PLR0913 - one parameter a flag
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="One short run of each, a minute in all.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One short run of each.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
     repeat: Annotated[int | None, typer.Option(min=1, help="How many runs of each.")] = None,
     readings: Annotated[int | None, typer.Option(min=1, help="How many, made up to whole windows.")] = None,
@@ -49,22 +51,33 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     only: Annotated[
         list[str] | None, typer.Option(help=f"Leave out all runners but ours and these; of {', '.join(NAMES)}.")
     ] = None,
+    record: Annotated[bool, typer.Option("--record", help="Let bench-check compare with this from now on.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
 ) -> None:
     """End-to-end readings per second beside other systems, on the same topic in the same run."""
-    for name in only or ():
-        if name not in NAMES:
-            raise typer.BadParameter(f"{name!r} is no runner; there are {', '.join(NAMES)}.", param_hint="--only")
-    ours, *others = RUNNERS
-    runners = [ours, *(other for other in others if not only or other.name in only)]
     job = Job.of(readings or (QUICK_READINGS if quick else READINGS), devices, metrics)
-    load = os.getloadavg()
-    with arena(job, keep=keep) as built:
-        runs, checked = _compete(runners, built, repeat or (QUICK_RUNS if quick else RUNS))
-        result = report.document(runs, built, checked, load)
-    report.show(result, runs)
+    result = _competition(job, _runners(only), repeat or (QUICK_RUNS if quick else RUNS), keep=keep)
+    if record:
+        guard.record(result)
     if as_json:
         emit(result)
+
+
+@app.command()
+def check(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Do the recorded job again, and fail where a ratio is more than 15 % worse than it was."""
+    then = guard.recorded()
+    result = _competition(then.job, _runners(list(then.ratios)), then.repeat, keep=False)
+    worse = guard.worse(then.ratios, result["ratios"])
+    if as_json:
+        emit({**result, "recorded": then.ratios, "worse": worse})
+    for name, (before, now) in worse.items():
+        console.print(f"[bold red]worse:[/] ours ÷ {name} was {before:.3g} and is {now:.3g}", soft_wrap=True)
+    if worse:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -90,6 +103,43 @@ def poison(
         emit(result)
 
 
+@app.command()
+def score(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices have a model.")] = 1_000,
+    windows: Annotated[int, typer.Option(min=scoring.CHUNK, help="How many windows are scored.")] = 200_000,
+) -> None:
+    """Microseconds to score a window, beside scikit-learn; no Kafka."""
+    result = scoring.run(devices, windows)
+    scoring.show(result)
+    if as_json:
+        emit(result)
+
+
+def _runners(only: Sequence[str] | None) -> list[Runner]:
+    """Ours and the others wanted.
+
+    Raises:
+        typer.BadParameter: there is none of that name.
+    """
+    for name in only or ():
+        if name not in NAMES:
+            raise typer.BadParameter(f"{name!r} is no runner; there are {', '.join(NAMES)}.", param_hint="--only")
+    ours, *others = RUNNERS
+    return [ours, *(other for other in others if not only or other.name in only)]
+
+
+def _competition(job: Job, runners: Sequence[Runner], times: int, *, keep: bool) -> dict[str, Any]:
+    """Let them compete, and tell."""
+    load = os.getloadavg()
+    with arena(job, keep=keep) as built:
+        runs, checked = _compete(runners, built, times)
+        result = report.document(runs, built, checked, load)
+    report.show(result, runs)
+    return result
+
+
 def _compete(
     runners: Sequence[Runner], built: Arena, times: int
 ) -> tuple[dict[Runner, list[Run]], dict[Runner, Check]]:
@@ -105,7 +155,7 @@ def _compete(
             console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
             runs[runner].append(run)
             if runner.ends is None:
-                checked[runner] = check(built, runner)
+                checked[runner] = checked_windows(built, runner)
     return {runner: runs[runner] for runner in runners}, {
         runner: checked[runner] for runner in runners if runner in checked
     }
