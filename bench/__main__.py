@@ -5,6 +5,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from bench import guard, report
 from bench import poison as poisoned
 from bench import score as scoring
+from bench import steady as steadily
 from bench.arena import Arena
 from bench.check import Check
 from bench.check import check as checked_windows
@@ -113,6 +115,25 @@ def score(
     """Microseconds to score a window, beside scikit-learn; no Kafka."""
     result = scoring.run(devices, windows)
     scoring.show(result)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def steady(
+    *,
+    rate: Annotated[int, typer.Option(min=100, help="Readings a second, one from each device.")] = 20_000,
+    minutes: Annotated[float, typer.Option(min=0.5, help="For how long.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw memory over time into this file (SVG or PNG).")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
+) -> None:
+    """Seconds from the reading that closes a window to its score and its alert, and memory, at a steady rate."""
+    with ground(Job(1, rate, 8), keep=keep) as built:
+        result = steadily.run(built, minutes)
+    steadily.show(result)
+    if plot:
+        steadily.plot(result, plot)
     if as_json:
         emit(result)
 

@@ -58,6 +58,11 @@ class Process:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._running().pid
+
     def usage(self) -> Usage:
         """What it has used so far."""
         return usage(self._running().pid)
@@ -125,8 +130,17 @@ def _cpu_s(pid: int) -> float:
 
 
 def _peak_mb(pid: int) -> float:
+    return _status_mb(pid, "VmHWM:")
+
+
+def rss_mb(pid: int) -> float:
+    """What a process holds of memory now."""
+    return _status_mb(pid, "VmRSS:")
+
+
+def _status_mb(pid: int, name: str) -> float:
     for line in _read(pid, "status").decode().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) / 1024
     return 0.0
 

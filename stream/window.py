@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.errors import ConfigError
 from scorers.statistics import Floats, Ints, Statistics
+from stream.index import Index
 
 _FIRST_ROWS = 64
 
@@ -104,12 +105,11 @@ class _Columns:
     last_ts: Ints
 
     @classmethod
-    def empty(cls, rows: int, metrics: int) -> "_Columns":
+    def room(cls, rows: int, metrics: int) -> "_Columns":
+        """Rows to be cleared before they are used: until then they cost no memory."""
         shape = (rows, metrics)
-        zeros = [np.zeros(shape) for _ in range(4)]
-        shift, total, square, last = zeros
-        low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
-        return cls(np.zeros(shape, np.int64), shift, total, square, low, high, last, np.zeros(shape, np.int64))
+        shift, total, square, low, high, last = (np.empty(shape) for _ in range(6))
+        return cls(np.empty(shape, np.int64), shift, total, square, low, high, last, np.empty(shape, np.int64))
 
     def put(self, rows: Ints, other: "_Columns", at: Ints, columns: Ints) -> None:
         """Copy rows ``at`` of ``other`` to ``rows``, its columns to ``columns``."""
@@ -118,9 +118,9 @@ class _Columns:
             getattr(self, name)[target] = getattr(other, name)[at]
 
     def clear(self, rows: Ints) -> None:
-        """Make ``rows`` as good as new."""
-        width = self.count.shape[1]
-        self.put(rows, _Columns.empty(1, width), np.zeros(len(rows), np.int64), np.arange(width))
+        """Make ``rows`` as new."""
+        for name in self.__slots__:
+            getattr(self, name)[rows] = {"low": np.inf, "high": -np.inf}.get(name, 0)
 
 
 @dataclass(slots=True)
@@ -135,8 +135,8 @@ class _Rows:
     """The partition's clock when the window opened."""
 
     @classmethod
-    def empty(cls, rows: int) -> "_Rows":
-        return cls(*(np.zeros(rows, np.int64) for _ in cls.__slots__))
+    def room(cls, rows: int) -> "_Rows":
+        return cls(*(np.empty(rows, np.int64) for _ in cls.__slots__))
 
 
 @dataclass(slots=True)
@@ -144,18 +144,20 @@ class Block:
     """The open windows of all devices that send the same metrics."""
 
     metrics: tuple[str, ...]
-    place: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(device, window) to row."""
-    _free: list[int] = field(default_factory=list)
+    _index: Index = field(default_factory=Index)
+    """Of the rows in use."""
+    _free: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    _left: int = 0
+    """How many rows are free: the first so many of ``_free``."""
     _used: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
-    _rows: _Rows = field(default_factory=lambda: _Rows.empty(0))
+    _rows: _Rows = field(default_factory=lambda: _Rows.room(0))
     _data: _Columns = field(init=False)
 
     def __post_init__(self) -> None:
-        self._data = _Columns.empty(0, len(self.metrics))
+        self._data = _Columns.room(0, len(self.metrics))
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self._index)
 
     def columns(self, names: Sequence[str]) -> Ints:
         """Where ``names`` stand among the metrics."""
@@ -177,62 +179,60 @@ class Block:
 
     def _place(self, arrivals: Arrivals) -> Ints:
         """The row of each arrival's window."""
-        # the window count of a batch is far below its reading count: look up each pair once
-        low = int(arrivals.window.min())
-        span = int(arrivals.window.max()) - low + 1
-        pair = arrivals.device * span + (arrivals.window - low)
-        pairs, first, back = np.unique(pair, return_index=True, return_inverse=True)
-        keys = zip((pairs // span).tolist(), (pairs % span + low).tolist(), strict=True)
-        rows = np.array([self.place.get(key, -1) for key in keys], np.int64)
+        about = self._rows
+        rows = self._index.find(about.device, about.window, arrivals.device, arrivals.window)
         new = np.flatnonzero(rows < 0)
         if len(new):
-            rows[new] = self._open(arrivals, first[new])
-        result: Ints = rows[back]
-        return result
+            self._open(arrivals, new)
+            about = self._rows
+            rows[new] = self._index.find(about.device, about.window, arrivals.device[new], arrivals.window[new])
+        return rows
 
-    def _open(self, arrivals: Arrivals, first: NDArray[np.intp]) -> Ints:
-        rows = self._take(len(first))
+    def _open(self, arrivals: Arrivals, new: NDArray[np.intp]) -> None:
+        """Open a row for each window among ``new`` arrivals."""
+        device, window = arrivals.device[new], arrivals.window[new]
+        low = int(window.min())
+        _, first = np.unique(device * (int(window.max()) - low + 1) + (window - low), return_index=True)
+        rows, first = self._take(len(first)), new[first]
         about = self._rows
         about.device[rows], about.window[rows] = arrivals.device[first], arrivals.window[first]
         about.count[rows] = 0
         about.first_offset[rows] = arrivals.offset[first]
         about.first_clock[rows] = arrivals.partition_clock[first]
         self._register(rows)
-        return rows
 
     def _register(self, rows: Ints) -> None:
-        about = self._rows
-        keys = zip(about.device[rows].tolist(), about.window[rows].tolist(), strict=True)
-        self.place.update(zip(keys, rows.tolist(), strict=True))
+        self._index.enter(self._rows.device, self._rows.window, rows)
         self._used[rows] = True
 
     def _take(self, wanted: int) -> Ints:
-        capacity = len(self._rows.device)
-        if wanted > len(self._free):
-            more = max(wanted, capacity, _FIRST_ROWS)
-            self._grow(capacity, capacity + more)
-            self._free.extend(range(capacity + more - 1, capacity - 1, -1))
-        rows = np.array(self._free[-wanted:], np.int64)
-        del self._free[-wanted:]
+        """Rows as new."""
+        if wanted > self._left:
+            self._grow(max(wanted, len(self._free) // 2, _FIRST_ROWS))
+        self._left -= wanted
+        rows = self._free[self._left : self._left + wanted].copy()
+        self._data.clear(rows)
         return rows
 
-    def _grow(self, old: int, new: int) -> None:
-        rows, data = _Rows.empty(new), _Columns.empty(new, len(self.metrics))
+    def _grow(self, more: int) -> None:
+        old = len(self._free)
+        new = old + more
+        rows, data, free = _Rows.room(new), _Columns.room(new, len(self.metrics)), np.empty(new, np.int64)
         for name in _Rows.__slots__:
             getattr(rows, name)[:old] = getattr(self._rows, name)
         for name in _Columns.__slots__:
             getattr(data, name)[:old] = getattr(self._data, name)
-        self._rows, self._data = rows, data
-        self._used = np.append(self._used, np.zeros(new - old, np.bool_))
+        free[: self._left] = self._free[: self._left]
+        free[self._left : self._left + more] = np.arange(new - 1, old - 1, -1)  # the lowest is taken first
+        self._rows, self._data, self._free, self._left = rows, data, free, self._left + more
+        self._used = np.append(self._used, np.zeros(more, np.bool_))
 
     def release(self, rows: Ints) -> None:
         """Forget ``rows``."""
-        about = self._rows
-        for key in zip(about.device[rows].tolist(), about.window[rows].tolist(), strict=True):
-            del self.place[key]
-        self._data.clear(rows)
+        self._index.leave(self._rows.device, self._rows.window, rows)
         self._used[rows] = False
-        self._free.extend(rows.tolist())
+        self._free[self._left : self._left + len(rows)] = rows
+        self._left += len(rows)
 
     def adopt(self, other: "Block", rows: Ints) -> None:
         """Take over ``rows`` of a block whose metrics are a subset of these."""

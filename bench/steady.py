@@ -1,0 +1,229 @@
+"""A steady load for minutes: how long after a window closes its score and its alert are there, and how much memory."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from bench.arena import PARTITIONS, Arena
+from bench.job import INTERVAL_MS, SIZE_MS, TICKS, Job
+from bench.measure import START_S
+from bench.process import Process, rss_mb
+from bench.runners import ours
+from producers.batch import ReadingEncoder
+from scorers.errors import UnavailableError
+from scorers.statistics import Floats
+from stream.kafka import consumer, ensure_topics, producer
+from tidewatch.settings import Window
+
+SLICE_MS = 50
+"""Readings are sent in slices of so much event time, each as soon as it is over."""
+SLICES = INTERVAL_MS // SLICE_MS
+WARM = 2
+"""Windows of each device before anything is measured."""
+FAULTY = 0.01
+"""Share of the devices that go wrong at a time ..."""
+EVERY, LASTS = 6, 2
+"""... every so many windows, for so many: as many as make an alert."""
+_SAMPLE_S = 5.0
+_PATIENCE_S = 15.0
+
+
+class _Told(msgspec.Struct):
+    """What is read of a score or an alert."""
+
+    device_id: str
+    window_end: int | None = None
+    at: int | None = None
+    state: str = ""
+
+
+@dataclass(slots=True)
+class Series:
+    """What was seen, by the second."""
+
+    scores: list[float] = field(default_factory=list)
+    """Seconds from sending the reading that closes a window until its score is there to be read; likewise below."""
+    alerts: list[float] = field(default_factory=list)
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds since the start, MB."""
+
+
+class Load(threading.Thread):
+    """Sends every device's reading once a second, in the order of their phases."""
+
+    def __init__(self, arena: Arena, minutes: float) -> None:
+        super().__init__(daemon=True)
+        self._arena = arena
+        self.windows = max(WARM + 1, round(minutes * 60_000 / SIZE_MS))
+        """Of each device."""
+        self.began = (int(time.time() * 1000) // SIZE_MS + 1) * SIZE_MS
+        self.sent = np.zeros((self.windows * TICKS + TICKS) * SLICES)
+        """When each slice was sent, epoch s."""
+        self.late = 0.0
+        """By how many seconds the worst slice was sent too late."""
+
+    def closing(self, device: int, window_end: int, grace_ms: int) -> int:
+        """The slice of the reading that closes a window."""
+        phase = device * INTERVAL_MS // self._arena.job.devices
+        tick = -((self.began + phase - window_end - grace_ms) // INTERVAL_MS)
+        return int(tick) * SLICES + phase // SLICE_MS
+
+    def run(self) -> None:
+        """Send until every window is closed."""
+        job = self._arena.job
+        encoder = ReadingEncoder(job.metric_names)
+        names, client = job.names, producer(self._arena.broker, linger_ms=5)
+        edges = np.arange(SLICES + 1) * job.devices // SLICES
+        phase = np.arange(job.devices) * INTERVAL_MS // job.devices
+        for tick, values in enumerate(self._ticks(job)):
+            for part in range(SLICES):
+                here = slice(edges[part], edges[part + 1])
+                ts = self.began + tick * INTERVAL_MS + phase[here]
+                due = (self.began + tick * INTERVAL_MS + (part + 1) * SLICE_MS) / 1000
+                records = encoder.encode(names[here], ts, values[here])
+                time.sleep(max(0.0, due - time.time()))
+                for name, record in zip(names[here], records, strict=True):
+                    client.produce(self._arena.topics.readings, record, name)
+                client.poll(0)
+                self.sent[tick * SLICES + part] = now = time.time()
+                self.late = max(self.late, now - due)
+        client.flush()
+
+    def _ticks(self, job: Job) -> Iterator[Floats]:
+        """The values of every device, second by second; and a window more, which closes the last ones."""
+        random = np.random.default_rng(job.seed)
+        faulty = np.empty(0, np.int64)
+        for window in range(self.windows + 1):
+            if window % EVERY == WARM:
+                faulty = random.choice(job.devices, max(1, int(job.devices * FAULTY)), replace=False)
+            if window % EVERY == WARM + LASTS:
+                faulty = faulty[:0]
+            cube = job.block(window).cube
+            cube[:, faulty, 0] *= 1.5
+            yield from cube
+
+
+def run(arena: Arena, minutes: float) -> dict[str, Any]:
+    """Let one worker have the load.
+
+    Raises:
+        UnavailableError: it stopped making progress.
+    """
+    ensure_topics(arena.broker, arena.topics, partitions=PARTITIONS)
+    runner = ours.EXACTLY_ONCE
+    with (
+        _reader(arena) as reader,
+        Process(runner.command(arena), arena.folder / f"{runner.name}.log") as process,
+    ):
+        process.hear(runner.begins, START_S)
+        load = Load(arena, minutes)
+        load.start()
+        series = _listen(reader, process, load, arena)
+        load.join()
+        used = process.usage()
+    readings = load.windows * TICKS * arena.job.devices
+    return {
+        "rate": arena.job.devices * 1000 // INTERVAL_MS,
+        "minutes": round(load.windows * SIZE_MS / 60_000, 2),
+        "devices": arena.job.devices,
+        "windows": len(series.scores),
+        "score_s": _quantiles(series.scores),
+        "alert_s": _quantiles(series.alerts),
+        "alerts": len(series.alerts),
+        "memory_mb": series.memory,
+        "cpu_s_per_million": round(used.cpu_s / readings * 1e6, 2),
+        "sender_late_s": round(load.late, 3),
+        "kafka": arena.kafka,
+    }
+
+
+@contextmanager
+def _reader(arena: Arena) -> Iterator[Consumer]:
+    """A consumer of scores and alerts, once committed."""
+    client = consumer(arena.broker, "bench-steady", fetch_wait_max_ms=20)
+    topics = arena.topics.scores, arena.topics.alerts
+    try:
+        client.assign([TopicPartition(topic, number, 0) for topic in topics for number in range(PARTITIONS)])
+        yield client
+    finally:
+        client.close()
+
+
+def _listen(reader: Consumer, process: Process, load: Load, arena: Arena) -> Series:
+    """Everything the load brings about, and the worker's memory meanwhile."""
+    grace_ms, decode = Window().grace_ms, msgspec.json.Decoder(_Told).decode
+    series, began, place = Series(), time.time(), {name: number for number, name in enumerate(arena.job.names)}
+    warm_until = load.began + WARM * SIZE_MS
+    due = (load.windows - WARM) * arena.job.devices
+    heard, sampled = time.time(), 0.0
+    while len(series.scores) < due:
+        messages = reader.consume(5_000, 0.02)
+        now = time.time()
+        for message in messages:
+            told = decode(message.value() or b"")
+            end = told.window_end if told.at is None else told.at
+            if end is None or end <= warm_until or told.state == "resolved":
+                continue
+            heard = now
+            latency = now - load.sent[load.closing(place[told.device_id], end, grace_ms)]
+            (series.scores if told.at is None else series.alerts).append(latency)
+        if now - sampled >= _SAMPLE_S:
+            sampled = now
+            series.memory.append((round(now - began, 1), round(rss_mb(process.pid), 1)))
+        if now - max(heard, (warm_until + SIZE_MS) / 1000) > _PATIENCE_S + SIZE_MS / 1000:
+            raise UnavailableError(f"Only {len(series.scores):,} of {due:,} windows came; see {arena.folder}.")
+    return series
+
+
+def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    p50, p99, most = np.quantile(seconds, [0.5, 0.99, 1.0])
+    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(float(most), 3)}
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print what there is to know."""
+    out = Console(file=sys.stdout, highlight=False)
+    table = Table("from the reading that closes a window", title=_title(result), box=SIMPLE)
+    for heading in ("p50 s", "p99 s", "max s", "count"):
+        table.add_column(heading, justify="right")
+    for name, title, count in (("score_s", "to its score", "windows"), ("alert_s", "to its alert", "alerts")):
+        table.add_row(title, *(f"{value:.2f}" for value in result[name].values()), f"{result[count]:,}")
+    out.print(table)
+    memory = [mb for _, mb in result["memory_mb"]]
+    half = memory[len(memory) // 2 :]
+    out.print(
+        f"memory: {memory[0]:,.0f} MB at first, {max(memory):,.0f} at most, in the second half {min(half):,.0f} to "
+        f"{max(half):,.0f}; {result['cpu_s_per_million']:.1f} s of CPU a million readings; the sender was late by "
+        f"{result['sender_late_s']:.2f} s at most; {result['kafka']}",
+        soft_wrap=True,
+    )
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    return f"{result['rate']:,} readings/s of {result['devices']:,} devices for {result['minutes']:g} minutes"
+
+
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """Draw memory over time."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and only wanted here
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    at, mb = np.array(result["memory_mb"]).T
+    axes.plot(at / 60, mb)
+    axes.set(xlabel="minutes", ylabel="resident MB", title=_title(result), ylim=(0, None))
+    figure.savefig(path, metadata={"Date": None})
