@@ -15,12 +15,12 @@ from stream.unpack import batches, unpack
 
 _NOW = 1_700_000_000_000
 _DEEP = b"[" * 500
-_LEAP_MS = 60 * 60 * 1000
+_LEAP_MS = 5 * 60 * 1000
 _READING = b'{"device_id":"a","ts":%d,"values":{"x":%s}}'
 
 
 def warm() -> None:
-    """Let a record of brackets and readings, one in many digits and one too far ahead, go through the core."""
+    """Let a record of brackets and readings, one in many digits and one far ahead, go through the core; close a window."""
     readings = (_NOW, b"1.5"), (_NOW + 1, b"0.12345678901234567"), (_NOW + _LEAP_MS, b"1.5")
     values = [_DEEP, *(_READING % reading for reading in readings)]
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1_000_000)
@@ -30,6 +30,7 @@ def warm() -> None:
     run = unpack("warm", 0, whole)
     core = Partition(Source("warm", READINGS), 0, StreamSpec(), Topics())
     core.feed(run)
+    core.hush(_LEAP_MS)
 
 
 def warm_fleet(fleet: Fleet) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from scorers import group
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
-from stream import template, unpack, window
+from stream import clock, index, template, unpack, window
 from stream.warm import warm, warm_fleet
 from tests.simulator import Device
 
@@ -20,6 +20,10 @@ def test_all_loops_are_compiled_once_warm() -> None:
         (template, "_distinct"),
         (unpack, "_index"),
         (window, "_accumulate"),
+        (clock, "_judge"),
+        (index, "_find"),
+        (index, "_enter"),
+        (index, "_leave"),
         (group, "_measure"),
     ]
 
