@@ -20,7 +20,7 @@ _READING = b'{"device_id":"a","ts":%d,"values":{"x":%s}}'
 
 
 def warm() -> None:
-    """Let a record of brackets and readings, one in many digits and one far ahead, go through the core; close a window."""
+    """Let brackets and readings, one in many digits and one far ahead, go through the core; close a window."""
     readings = (_NOW, b"1.5"), (_NOW + 1, b"0.12345678901234567"), (_NOW + _LEAP_MS, b"1.5")
     values = [_DEEP, *(_READING % reading for reading in readings)]
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1_000_000)
