@@ -69,13 +69,14 @@ def measure(runner: Runner, arena: Arena) -> Run:
     with _scores(arena) as reader, Process(command, log) as process:
         process.hear(runner.begins, START_S)
         before = _mark(process, arena)
-        windows = 0
+        windows, readings = 0, arena.job.readings
         if runner.ends:
             process.hear(runner.ends, STALL_S)
         else:
-            windows = _await(reader, process, arena.job.results, runner.patience_s)
+            early = sum(message.error() is None for message in reader.consume(1_000_000, 0))
+            windows = early + _await(reader, process, arena.job.results - early, runner.patience_s)
+            readings = (windows - early) * TICKS
         after = _mark(process, arena)
-    readings = windows * TICKS if runner.patience_s else arena.job.readings
     return _run(readings, windows, before.at - started, (before, after))
 
 

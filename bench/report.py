@@ -18,6 +18,8 @@ from bench.measure import Run
 from bench.runners.base import Runner
 from bench.runners.ours import AT_LEAST_ONCE, EXACTLY_ONCE
 
+_WIDTH = 110
+"""Columns the table needs, where a pipe has none."""
 Runs = Mapping[Runner, list[Run]]
 """Every repetition of every runner."""
 
@@ -80,7 +82,9 @@ def _facts(run: Run, runs: list[Run]) -> dict[str, Any]:
 def show(result: Mapping[str, Any], runs: Runs) -> None:
     """Print the table, the checks and the machine."""
     console = Console(file=sys.stdout, highlight=False)
-    table = Table("runner", title="from JSON readings in Kafka to scored windows in Kafka", box=SIMPLE)
+    console.width = max(console.width, _WIDTH)
+    table = Table(title="from JSON readings in Kafka to scored windows in Kafka", box=SIMPLE)
+    table.add_column("runner", no_wrap=True)
     for heading in ("readings/s", "CPU s/M", "Kafka s/M", "peak MB", "windows", "ours ÷ it"):
         table.add_column(heading, justify="right", no_wrap=True)
     for runner in runs:

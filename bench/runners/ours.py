@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 
 from bench.arena import PARTITIONS, Arena
+from bench.peers import pair
 from bench.runners.base import Runner
 from stream.outbox import Delivery
 
@@ -28,3 +29,11 @@ EXACTLY_ONCE = Runner("ours", "Tidewatch", _command(Delivery.EXACTLY_ONCE), begi
 AT_LEAST_ONCE = Runner(
     "at_least_once", "Tidewatch, at-least-once", _command(Delivery.AT_LEAST_ONCE), begins="took over"
 )
+
+
+def _twice(arena: Arena) -> list[str]:
+    command = EXACTLY_ONCE.command(arena)
+    return [sys.executable, "-m", "bench.peers.pair", str(arena.folder), *command]
+
+
+TWO_WORKERS = Runner("two_workers", "Tidewatch, two workers", _twice, pair.BEGINS)
