@@ -100,7 +100,8 @@ class Clocks:
         after = trace.after
         changed = after.device[after.quiet > self.quiet[after.device]]
         self.clock[after.device] = after.clock
-        self.heard[after.device] = after.heard
+        # when the log is read again, what is remembered may be ahead of it
+        self.heard[after.device] = np.maximum(self.heard[after.device], after.heard)
         self.quiet[after.device] = after.quiet
         self.partition = after.partition
         return changed

@@ -91,6 +91,8 @@ class Partition:
         self._held: dict[int, _Held] = {}
         self._excluded: list[int] = []
         self._dirty: set[int] = set()
+        self._steady = self._lifted = NEVER
+        """The highest stamp that counted in its place in the log, and of those that counted after their place."""
         self._then: PartitionState | None = None
 
     @property
@@ -143,21 +145,35 @@ class Partition:
         return decode(records, self._spec.limits, self.source.parser)
 
     def _take(self, records: Records) -> list[Message]:
+        next_offset = int(records.offsets[-1]) + 1
         believed = self._believe(records)
         records, decoded = believed.records, believed.decoded
         rejects = decoded.rejects + self._exclude(records, believed.refused)
         if len(decoded):
             rejects += self._admit(records, decoded, believed.device)
+        self.next_offset = next_offset
         return self._refuse(records, rejects) + self._close(self._clocks.partition)
 
     def _admit(self, records: Records, decoded: Decoded, device: Ints) -> list[Reject]:
         trace = self._clocks.trace(device, decoded.ts)
         self._dirty.update(self._clocks.advance(trace).tolist())
-        batch = Batch(decoded, device, records.offsets[decoded.row], trace)
+        offsets = records.offsets[decoded.row]
+        if self._out_of_place(offsets, decoded.ts):
+            # read again, the log would not say how far the partition's clock was when these were heard
+            self._dirty.update(device.tolist())
+        batch = Batch(decoded, device, offsets, trace)
         left_out = self._intake.admit(batch)
         # a reading with a metric too many moved its device's clock and opened no window to tell of it
         self._dirty.update(int(device[at]) for at, reason in left_out if reason is Reason.TOO_MANY_METRICS)
         return [Reject(int(decoded.row[at]), reason, _DETAIL[reason]) for at, reason in left_out]
+
+    def _out_of_place(self, offsets: Ints, ts: Ints) -> bool:
+        """Whether the partition's clock is now, or is in these readings, ahead of what stands in the log before it."""
+        lifted = self._lifted > self._steady
+        moved = offsets < np.maximum(np.maximum.accumulate(offsets), self.next_offset)
+        self._lifted = max(self._lifted, int(ts[moved].max(initial=NEVER)))
+        self._steady = max(self._steady, int(ts[~moved].max(initial=NEVER)))
+        return lifted or bool(moved.any())
 
     def _exclude(self, records: Records, rows: list[int]) -> list[Reject]:
         """Refuse as from the future, and remember it: the log alone cannot tell."""
@@ -304,6 +320,7 @@ class Partition:
         self._clocks.partition = then.floor_clock
         self.next_offset = then.next_offset
         self._excluded = list(then.excluded)
+        self._lifted = then.clock
         self._then = then if then.floor < then.next_offset else None
         return then.floor
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Reason, Score, Topics
@@ -347,8 +347,18 @@ def test_any_batching_gives_the_same_windows_to_the_last_bit(
     assert parts.rejects == whole.rejects
 
 
+HELD = [reading("a", 10.1), *[reading("b", 0)] * 2, *[reading("a", 0)] * 4, reading("a", 40)]
+"""The first counts only once b has been heard: the clock b meets is not in the log before it."""
+
+
 @settings(max_examples=300, deadline=None)
 @given(stream=STREAMS, lengths=LENGTHS, fates=FATES, window=WINDOWS)
+@example(
+    stream=[*HELD, *[reading("a", 0)] * 6, reading("b", 0.1)],
+    lengths=[1],
+    fates=["go", "commit", "crash"],
+    window=TUMBLING,
+)
 def test_any_restart_gives_the_same_windows_to_the_last_bit(
     stream: list[bytes], lengths: list[int], fates: list[str], window: WindowSpec
 ) -> None:
