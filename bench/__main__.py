@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import guard, report
+from bench import charts, guard, report
 from bench import poison as poisoned
 from bench import score as scoring
 from bench import steady as steadily
@@ -54,6 +54,7 @@ def stream(  # noqa: PLR0913 - one parameter a flag
         list[str] | None, typer.Option(help=f"Leave out all runners but ours and these; of {', '.join(NAMES)}.")
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Let bench-check compare with this from now on.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the rates into this file (SVG or PNG).")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
 ) -> None:
     """End-to-end readings per second beside other systems, on the same topic in the same run."""
@@ -61,6 +62,8 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     result = _competition(job, _runners(only), repeat or (QUICK_RUNS if quick else RUNS), keep=keep)
     if record:
         guard.record(result)
+    if plot:
+        charts.rates(result, plot)
     if as_json:
         emit(result)
 
@@ -133,7 +136,7 @@ def steady(
         result = steadily.run(built, minutes)
     steadily.show(result)
     if plot:
-        steadily.plot(result, plot)
+        charts.memory(result, plot)
     if as_json:
         emit(result)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -197,11 +196,11 @@ def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
 def show(result: Mapping[str, Any]) -> None:
     """Print what there is to know."""
     out = Console(file=sys.stdout, highlight=False)
-    table = Table("from the reading that closes a window", title=_title(result), box=SIMPLE)
+    table = Table("from the reading that closes a window", title=title(result), box=SIMPLE)
     for heading in ("p50 s", "p99 s", "max s", "count"):
         table.add_column(heading, justify="right")
-    for name, title, count in (("score_s", "to its score", "windows"), ("alert_s", "to its alert", "alerts")):
-        table.add_row(title, *(f"{value:.2f}" for value in result[name].values()), f"{result[count]:,}")
+    for name, words, count in (("score_s", "to its score", "windows"), ("alert_s", "to its alert", "alerts")):
+        table.add_row(words, *(f"{value:.2f}" for value in result[name].values()), f"{result[count]:,}")
     out.print(table)
     memory = [mb for _, mb in result["memory_mb"]]
     half = memory[len(memory) // 2 :]
@@ -213,17 +212,6 @@ def show(result: Mapping[str, Any]) -> None:
     )
 
 
-def _title(result: Mapping[str, Any]) -> str:
+def title(result: Mapping[str, Any]) -> str:
+    """What the load was."""
     return f"{result['rate']:,} readings/s of {result['devices']:,} devices for {result['minutes']:g} minutes"
-
-
-def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Draw memory over time."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and only wanted here
-
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.subplots()
-    at, mb = np.array(result["memory_mb"]).T
-    axes.plot(at / 60, mb)
-    axes.set(xlabel="minutes", ylabel="resident MB", title=_title(result), ylim=(0, None))
-    figure.savefig(path, metadata={"Date": None})

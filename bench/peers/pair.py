@@ -19,7 +19,12 @@ def run(folder: Path, command: list[str]) -> None:
     for log in logs:
         with log.open("wb") as out:
             workers.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT))
-    signal.signal(signal.SIGTERM, lambda *_: [worker.terminate() for worker in workers])
+
+    def end(*_: object) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    signal.signal(signal.SIGTERM, end)
     words = f"took over {SHARE} partitions"
     while not all(words in log.read_text("utf-8", errors="replace") for log in logs):
         if any(worker.poll() is not None for worker in workers):
