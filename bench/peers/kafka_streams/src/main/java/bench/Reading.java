@@ -1,0 +1,50 @@
+package bench;
+
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonToken;
+import com.fasterxml.jackson.core.StreamReadFeature;
+import java.io.IOException;
+import java.util.Arrays;
+import org.apache.kafka.common.errors.SerializationException;
+
+/** What a device measured at a moment: the values in the order of their names. */
+record Reading(long ts, String[] names, double[] values) {
+    private static final JsonFactory JSON =
+            JsonFactory.builder().enable(StreamReadFeature.USE_FAST_DOUBLE_PARSER).build();
+
+    /** A record's value as it travels; its device is the record's key. */
+    static Reading parse(String topic, byte[] bytes) {
+        if (bytes == null) {
+            return null;
+        }
+        try (JsonParser parser = JSON.createParser(bytes)) {
+            long ts = 0;
+            String[] names = new String[8];
+            double[] values = new double[8];
+            int size = 0;
+            parser.nextToken();
+            for (String field = parser.nextFieldName(); field != null; field = parser.nextFieldName()) {
+                if (field.equals("ts")) {
+                    ts = parser.nextLongValue(0);
+                } else if (field.equals("values")) {
+                    parser.nextToken();
+                    for (String name = parser.nextFieldName(); name != null; name = parser.nextFieldName()) {
+                        if (size == names.length) {
+                            names = Arrays.copyOf(names, 2 * size);
+                            values = Arrays.copyOf(values, 2 * size);
+                        }
+                        parser.nextToken();
+                        names[size] = name;
+                        values[size++] = parser.getDoubleValue();
+                    }
+                } else if (parser.nextToken() == JsonToken.START_OBJECT || parser.currentToken() == JsonToken.START_ARRAY) {
+                    parser.skipChildren();
+                }
+            }
+            return new Reading(ts, Arrays.copyOf(names, size), Arrays.copyOf(values, size));
+        } catch (IOException error) {
+            throw new SerializationException("no reading in " + topic, error);
+        }
+    }
+}
