@@ -1,5 +1,6 @@
 """Bytewax: a dataflow from Kafka to Kafka through its own window operator; runs in an environment of its own."""
 
+import gc
 import json
 import sys
 from datetime import UTC, datetime, timedelta
@@ -104,4 +105,5 @@ def _statistics(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 50, 50)  # as Tidewatch does
     cli_main(build(json.loads(sys.argv[1])))

@@ -2,7 +2,6 @@ package bench;
 
 import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonParser;
-import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.core.StreamReadFeature;
 import java.io.IOException;
 import java.util.Arrays;
@@ -38,7 +37,8 @@ record Reading(long ts, String[] names, double[] values) {
                         names[size] = name;
                         values[size++] = parser.getDoubleValue();
                     }
-                } else if (parser.nextToken() == JsonToken.START_OBJECT || parser.currentToken() == JsonToken.START_ARRAY) {
+                } else {
+                    parser.nextToken();
                     parser.skipChildren();
                 }
             }
