@@ -9,7 +9,7 @@ import pandas as pd
 from confluent_kafka import TopicPartition
 
 from bench.arena import Arena
-from bench.job import SIZE_MS, TICKS, Job
+from bench.job import SIZE_MS, START, TICKS, Job
 from bench.runners.base import Runner
 from scorers.errors import ModelError
 from scorers.statistics import Ints
@@ -79,6 +79,8 @@ def check(arena: Arena, runner: Runner) -> Check:
         raise ModelError(
             f"{runner.title}: {due} windows are due; {count} came, {len(seen)} of them different, {scored} scored."
         )
+    if _gaps(sample):
+        raise ModelError(f"{runner.title}: windows are missing between others of the same device.")
     worst = _worst(_found(sample), _expected(job, devices), whole=due == job.results)
     if not worst <= TOLERANCE:
         raise ModelError(f"{runner.title}: windows differ from pandas by {worst:g}, more than {TOLERANCE:g}.")
@@ -101,6 +103,14 @@ def _scores(arena: Arena) -> Iterator[Window]:
                     yield decode(message.value() or b"")
     finally:
         reader.close()
+
+
+def _gaps(sample: list[Window]) -> bool:
+    """Whether a device lacks a window before its last one: a runner that was stopped has made the first so many."""
+    starts: dict[str, list[int]] = {}
+    for window in sample:
+        starts.setdefault(window.device_id, []).append(window.window_start)
+    return any(sorted(own) != list(range(START, START + len(own) * SIZE_MS, SIZE_MS)) for own in starts.values())
 
 
 def _found(sample: list[Window]) -> pd.DataFrame:
