@@ -180,9 +180,7 @@ def _compete(
             runs[runner].append(run)
             if runner.ends is None:
                 checked[runner] = checked_windows(built, runner)
-    return {runner: runs[runner] for runner in runners}, {
-        runner: checked[runner] for runner in runners if runner in checked
-    }
+    return dict(runs), checked
 
 
 def main() -> None:

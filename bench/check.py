@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import pandas as pd
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from bench.arena import Arena
 from bench.job import SIZE_MS, START, TICKS, Job
@@ -68,7 +68,9 @@ def check(arena: Arena, runner: Runner) -> Check:
     seen: set[tuple[str, int]] = set()
     sample: list[Window] = []
     count = scored = 0
-    for score in _scores(arena):
+    decode = msgspec.json.Decoder(Window).decode
+    for message in committed(arena, arena.topics.scores):
+        score = decode(message.value() or b"")
         count += 1
         scored += score.decision is not None
         seen.add((score.device_id, score.window_start))
@@ -87,10 +89,9 @@ def check(arena: Arena, runner: Runner) -> Check:
     return Check(count, scored, len(sample), worst)
 
 
-def _scores(arena: Arena) -> Iterator[Window]:
-    """Every committed record of the scores topic."""
-    decode = msgspec.json.Decoder(Window).decode
-    last = ends(arena.broker, [arena.topics.scores])
+def committed(arena: Arena, topic: str) -> Iterator[Message]:
+    """Every committed record of a topic, to its end as it is now."""
+    last = ends(arena.broker, [topic])
     reader = consumer(arena.broker, "bench-check", enable_partition_eof=True)
     reader.assign([TopicPartition(*place, 0) for place in last])
     left = len(last)
@@ -100,7 +101,7 @@ def _scores(arena: Arena) -> Iterator[Window]:
                 if message.error():
                     left -= 1
                 else:
-                    yield decode(message.value() or b"")
+                    yield message
     finally:
         reader.close()
 

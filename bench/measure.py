@@ -66,7 +66,7 @@ def measure(runner: Runner, arena: Arena) -> Run:
     command = runner.command(arena)
     started = time.monotonic()
     log = arena.folder / f"{runner.name}.log"
-    with _scores(arena) as reader, Process(command, log) as process:
+    with watching(arena, arena.topics.scores) as reader, Process(command, log) as process:
         process.hear(runner.begins, START_S)
         before = _mark(process, arena)
         windows, readings = 0, arena.job.readings
@@ -97,11 +97,11 @@ def _mark(process: Process, arena: Arena) -> _Mark:
 
 
 @contextmanager
-def _scores(arena: Arena) -> Iterator[Consumer]:
-    """A reader that sees windows once they are committed."""
-    reader = consumer(arena.broker, "bench-scores", fetch_wait_max_ms=20)
+def watching(arena: Arena, *topics: str) -> Iterator[Consumer]:
+    """A reader that sees records of these topics once they are committed."""
+    reader = consumer(arena.broker, "bench-watching", fetch_wait_max_ms=20)
     try:
-        reader.assign([TopicPartition(arena.topics.scores, number, 0) for number in range(PARTITIONS)])
+        reader.assign([TopicPartition(topic, number, 0) for topic in topics for number in range(PARTITIONS)])
         yield reader
     finally:
         reader.close()

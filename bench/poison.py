@@ -12,14 +12,13 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from confluent_kafka import Consumer, Message, TopicPartition
 from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from bench.arena import PARTITIONS, Arena
-from bench.check import check
+from bench.check import check, committed
 from bench.job import Job
 from bench.kinds import KINDS
 from bench.measure import Run, measure
@@ -27,8 +26,7 @@ from bench.runners import ours
 from bench.setup import console
 from producers.publish import Target, punctuate
 from scorers.errors import ModelError
-from stream.kafka import consumer, ensure_topics, producer
-from tidewatch.tail import ends
+from stream.kafka import ensure_topics, producer
 
 GOOD = 255
 """In place of a kind's number."""
@@ -36,7 +34,6 @@ _LARGE = 5_000
 _SHARE = 40
 """Of each kind of large records there is no more than so many bytes for each poison message."""
 _NAP_S = 0.02
-_WAIT_S = 0.2
 _DEVICE, _TS = "device-00000", 1_700_000_000_000
 
 Kinds = NDArray[np.uint8]
@@ -168,7 +165,7 @@ def _audit(arena: Arena, places: list[bytearray]) -> dict[str, int]:
     seen = [np.zeros(len(kinds), np.uint8) for kinds in places]
     reasons, wrong = Counter[str](), Counter[str]()
     topic = arena.topics.readings.encode()
-    for message in _committed(arena, arena.topics.rejects):
+    for message in committed(arena, arena.topics.rejects):
         headers = dict(message.headers() or ())
         partition, offset = int(headers["tw_partition"]), int(headers["tw_offset"])  # type: ignore[arg-type]  # bytes
         kind, reason = places[partition][offset], bytes(headers["tw_reason"] or b"").decode()  # type: ignore[arg-type]
@@ -187,27 +184,10 @@ def _audit(arena: Arena, places: list[bytearray]) -> dict[str, int]:
 def _digest(arena: Arena) -> str:
     """The same for the same windows in any order."""
     total = 0
-    for message in _committed(arena, arena.topics.scores):
+    for message in committed(arena, arena.topics.scores):
         record = (message.key() or b"") + b"\0" + (message.value() or b"")
         total += int.from_bytes(hashlib.blake2b(record, digest_size=16).digest(), "big")
     return f"{total % 2**128:032x}"
-
-
-def _committed(arena: Arena, topic: str) -> Iterator[Message]:
-    """Every committed record of a topic."""
-    last = ends(arena.broker, [topic])
-    reader: Consumer = consumer(arena.broker, "bench-poison", enable_partition_eof=True)
-    reader.assign([TopicPartition(*place, 0) for place in last])
-    left = len(last)
-    try:
-        while left:
-            for message in reader.consume(10_000, _WAIT_S):
-                if message.error():
-                    left -= 1
-                else:
-                    yield message
-    finally:
-        reader.close()
 
 
 # --- told --------------------------------------------------------------------------------------

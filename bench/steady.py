@@ -4,26 +4,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from bench.arena import PARTITIONS, Arena
 from bench.job import INTERVAL_MS, SIZE_MS, TICKS, Job
-from bench.measure import START_S
+from bench.measure import START_S, watching
 from bench.process import Process, rss_mb
 from bench.runners import ours
 from producers.batch import ReadingEncoder
 from scorers.errors import UnavailableError
 from scorers.statistics import Floats
-from stream.kafka import consumer, ensure_topics, producer
+from stream.kafka import ensure_topics, producer
 from tidewatch.settings import Window
 
 SLICE_MS = 50
@@ -123,7 +122,7 @@ def run(arena: Arena, minutes: float) -> dict[str, Any]:
     ensure_topics(arena.broker, arena.topics, partitions=PARTITIONS)
     runner = ours.EXACTLY_ONCE
     with (
-        _reader(arena) as reader,
+        watching(arena, arena.topics.scores, arena.topics.alerts) as reader,
         Process(runner.command(arena), arena.folder / f"{runner.name}.log") as process,
     ):
         process.hear(runner.begins, START_S)
@@ -146,18 +145,6 @@ def run(arena: Arena, minutes: float) -> dict[str, Any]:
         "sender_late_s": round(load.late, 3),
         "kafka": arena.kafka,
     }
-
-
-@contextmanager
-def _reader(arena: Arena) -> Iterator[Consumer]:
-    """A consumer of scores and alerts, once committed."""
-    client = consumer(arena.broker, "bench-steady", fetch_wait_max_ms=20)
-    topics = arena.topics.scores, arena.topics.alerts
-    try:
-        client.assign([TopicPartition(topic, number, 0) for topic in topics for number in range(PARTITIONS)])
-        yield client
-    finally:
-        client.close()
 
 
 def _listen(reader: Consumer, process: Process, load: Load, arena: Arena) -> Series:

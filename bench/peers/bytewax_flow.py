@@ -4,7 +4,6 @@ import gc
 import json
 import sys
 from datetime import UTC, datetime, timedelta
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.run import cli_main
 
-from bench.peers.scoring import Scorer
+from bench.peers.scoring import Scorer, features, statistics
 
 BEGINS = "reading begins"
 BATCH = 5_000
@@ -59,14 +58,13 @@ def build(job: dict[str, Any]) -> Dataflow:
 
     def score(item: tuple[str, tuple[int, list[dict[str, float]]]]) -> Any:
         device, (number, rows) = item
-        metrics = {name: _statistics([row[name] for row in rows]) for name in rows[0]}
-        features = [one[name] for one in metrics.values() for name in ("mean", "std", "min", "max")]
+        metrics = {name: statistics([row[name] for row in rows]) for name in rows[0]}
         record = {
             "device_id": device,
             "window_start": number * size_ms,
             "window_end": (number + 1) * size_ms,
             "metrics": metrics,
-            "decision": scorer.decide(device, features),
+            "decision": scorer.decide(device, features(metrics)),
         }
         return KafkaSinkMessage(device.encode(), _encode(record))
 
@@ -95,13 +93,6 @@ def _time(reading: Reading) -> datetime:
 def _collect(rows: list[dict[str, float]], reading: Reading) -> list[dict[str, float]]:
     rows.append(reading.values)
     return rows
-
-
-def _statistics(values: list[float]) -> dict[str, float]:
-    count = len(values)
-    mean = sum(values) / count
-    std = sqrt(sum([(value - mean) ** 2 for value in values]) / (count - 1)) if count > 1 else 0.0
-    return {"count": count, "mean": mean, "std": std, "min": min(values), "max": max(values), "last": values[-1]}
 
 
 if __name__ == "__main__":

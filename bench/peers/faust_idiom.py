@@ -8,7 +8,6 @@ begin after the one closed last, whosever it was. ``EventTime`` and ``Table`` ar
 import gc
 import json
 import sys
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import msgspec
 from faust.serializers import codecs
 from faust.utils.json import on_default
 
-from bench.peers.scoring import pipelines, profile
+from bench.peers.scoring import features, pipelines, profile, statistics
 
 BEGINS = "reading begins"
 CLEANUP_S = 1.0
@@ -95,15 +94,14 @@ def build(job: dict[str, Any]) -> faust.App:
     def score(key: tuple[str, tuple[float, float]], rows: list[dict[str, float]]) -> None:
         device, (begin, _) = key
         start = round(begin * 1000)
-        metrics = {name: _statistics([row[name] for row in rows]) for name in rows[0]}
-        features = [one[name] for one in metrics.values() for name in ("mean", "std", "min", "max")]
+        metrics = {name: statistics([row[name] for row in rows]) for name in rows[0]}
         model = models[profile(device, len(models))]
         record = {
             "device_id": device,
             "window_start": start,
             "window_end": start + size_ms,
             "metrics": metrics,
-            "decision": float(model.decision_function([features])[0]),
+            "decision": float(model.decision_function([features(metrics)])[0]),
         }
         scores.send_soon(key=device, value=record)
 
@@ -126,13 +124,6 @@ def build(job: dict[str, Any]) -> faust.App:
         print(BEGINS, flush=True)
 
     return app
-
-
-def _statistics(values: list[float]) -> dict[str, float]:
-    count = len(values)
-    mean = sum(values) / count
-    std = sqrt(sum([(value - mean) ** 2 for value in values]) / (count - 1)) if count > 1 else 0.0
-    return {"count": count, "mean": mean, "std": std, "min": min(values), "max": max(values), "last": values[-1]}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.dataframe.windows.aggregations import Aggregator
 
-from bench.peers.scoring import Scorer
+from bench.peers.scoring import Scorer, features
 
 BEGINS = "reading begins"
 GRACE_MS = 2_000
@@ -63,13 +63,12 @@ def build(job: dict[str, Any]) -> Application:
     def score(window: dict[str, Any], key: bytes, *_: Any) -> dict[str, Any]:
         device = key.decode()
         metrics = {name: _statistics(moments) for name, moments in window["moments"].items()}
-        features = [one[name] for one in metrics.values() for name in ("mean", "std", "min", "max")]
         return {
             "device_id": device,
             "window_start": window["start"],
             "window_end": window["end"],
             "metrics": metrics,
-            "decision": scorer.decide(device, features),
+            "decision": scorer.decide(device, features(metrics)),
         }
 
     app = Application(

@@ -3,6 +3,7 @@
 Runs in the environments of the peers, which know numpy and scikit-learn and nothing of Tidewatch.
 """
 
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,19 @@ class Scorer:
         mean, scale, vectors, weights, bias, gamma = self._models[profile(device, len(self._models))]
         apart = vectors - (np.array(features) - mean) / scale
         return float(weights @ np.exp(-gamma * np.einsum("ij,ij->i", apart, apart)) + bias)
+
+
+def statistics(values: list[float]) -> dict[str, float]:
+    """What a window says of a metric; ``std`` is the sample standard deviation, 0 for a single value."""
+    count = len(values)
+    mean = sum(values) / count
+    std = sqrt(sum([(value - mean) ** 2 for value in values]) / (count - 1)) if count > 1 else 0.0
+    return {"count": count, "mean": mean, "std": std, "min": min(values), "max": max(values), "last": values[-1]}
+
+
+def features(metrics: dict[str, dict[str, float]]) -> list[float]:
+    """What a model sees of a window's statistics, in the order that :func:`pipelines` learns."""
+    return [one[name] for one in metrics.values() for name in ("mean", "std", "min", "max")]
 
 
 def profile(device: str, profiles: int) -> int:
