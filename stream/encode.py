@@ -14,39 +14,19 @@ import numpy as np
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
 from stream.decode import Reject
+from stream.message import Message, header, opening
 from stream.records import Records, Texts
 from stream.window import Closed
 
-Header = tuple[str, bytes]
-
 _encoder = msgspec.json.Encoder()
-_JSON = ("content-type", b"application/json")
-_VERSION = ("ce_specversion", b"1.0")
-_SCORE = ("ce_type", b"io.tidewatch.score.v1")
-_REJECT = ("ce_type", b"io.tidewatch.reject.v1")
-_OVERHEAD = 1_024
-"""Bytes of a message's objects and headers."""
+_JSON = header("content-type", b"application/json")
+_VERSION = header("ce_specversion", b"1.0")
+_SCORE = header("ce_type", b"io.tidewatch.score.v1")
+_REJECT = header("ce_type", b"io.tidewatch.reject.v1")
 _LAST_MS = 253_402_300_799_000
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 RECEIPT = "io.tidewatch.receipt.v1"
 """The ``ce_type`` that tells a receipt from a reject."""
-
-
-class Message(msgspec.Struct, gc=False, frozen=True):
-    """One record to produce; without a partition the key decides, without a timestamp the clock (epoch ms)."""
-
-    topic: str
-    key: bytes | None
-    value: bytes
-    headers: list[Header]
-    partition: int = -1
-    timestamp: int = 0
-
-
-def size(messages: Sequence[Message]) -> int:
-    """Bytes they take in memory, about."""
-    parts = [len(message.value) + len(message.key or b"") for message in messages]
-    return sum(parts) + _OVERHEAD * len(parts)
 
 
 @lru_cache(maxsize=4096)
@@ -56,50 +36,51 @@ def _rfc3339(epoch_ms: int) -> bytes:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
 
 
-def _event(kind: str, source: str, identity: str, epoch_ms: int) -> list[Header]:
-    return [
-        _VERSION,
-        ("ce_type", kind.encode()),
-        ("ce_source", source.encode()),
-        ("ce_id", identity.encode()),
-        ("ce_time", _rfc3339(epoch_ms)),
-        _JSON,
-    ]
+def _event(kind: str, source: str, identity: str, epoch_ms: int) -> bytes:
+    about = header("ce_type", kind.encode()), header("ce_source", source.encode()), header("ce_id", identity.encode())
+    return b"".join((_VERSION, *about, header("ce_time", _rfc3339(epoch_ms)), _JSON))
+
+
+@lru_cache(maxsize=4096)
+def _opening(name: str, size: int) -> bytes:
+    return opening(name, size)
+
+
+@lru_cache(maxsize=64)
+def _scored(source: str) -> bytes:
+    return b"".join((_VERSION, _SCORE, _JSON, header("ce_source", source.encode())))
 
 
 def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
     """The records of ``device.scores``, one a window."""
     # JSON text never holds a raw newline
     values = _encoder.encode_lines(scores).split(b"\n")
-    return [
-        Message(
-            topic,
-            score.device_id.encode(),
-            value,
-            [
-                _VERSION,
-                _SCORE,
-                ("ce_source", score.source.encode()),
-                ("ce_id", f"{score.source}/{score.device_id}/{score.window_start}".encode()),
-                ("ce_time", _rfc3339(score.window_end)),
-                _JSON,
-            ],
-        )
-        for score, value in zip(scores, values, strict=False)
-    ]
+    messages = []
+    for score, value in zip(scores, values, strict=False):
+        key = score.device_id.encode()
+        identity = f"{score.source}/{score.device_id}/{score.window_start}".encode()
+        head = _scored(score.source) + _time(score.window_end) + _opening("ce_id", len(identity)) + identity
+        messages.append(Message(topic, key, value, head))
+    return messages
+
+
+@lru_cache(maxsize=4096)
+def _time(epoch_ms: int) -> bytes:
+    return header("ce_time", _rfc3339(epoch_ms))
 
 
 def alert_message(topic: str, alert: Alert) -> Message:
     """The record of ``device.alerts`` for one change of state."""
-    headers = _event("io.tidewatch.alert.v1", alert.source, f"{alert.alert_id}/{alert.state}", alert.at)
-    return Message(topic, alert.device_id.encode(), _encoder.encode(alert), headers)
+    head = _event("io.tidewatch.alert.v1", alert.source, f"{alert.alert_id}/{alert.state}", alert.at)
+    return Message(topic, alert.device_id.encode(), _encoder.encode(alert), head)
 
 
 def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> list[Message]:
     """The records of ``rejects``: the original key and bytes; where from and why in the headers."""
     source, partition = records.topic.encode(), str(records.partition).encode()
-    prefix = f"{records.topic}/{records.partition}/"
-    ours, of_topic, of_partition = ("ce_source", source), ("tw_topic", source), ("tw_partition", partition)
+    origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
+    fixed = _VERSION + _REJECT + origin
+    prefix = source + b"/" + partition + b"/"
     rows = np.array([reject.row for reject in rejects], np.int64)
     columns = (
         records.offsets[rows].tolist(), records.timestamps[rows].tolist(),
@@ -107,32 +88,29 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
     )  # fmt: skip
     messages = []
     for offset, arrival, key, value, reject in zip(*columns, strict=True):
-        time, stamp = _arrival(arrival)
-        why, what = _verdict(reject.reason, reject.detail)
-        place = str(offset)
-        headers = [
-            _VERSION, _REJECT, ours, ("ce_id", (prefix + place).encode()), time,
-            why, what, of_topic, of_partition, ("tw_offset", place.encode()), stamp,
-        ]  # fmt: skip
-        messages.append(Message(topic, key, value or b"", headers))
+        place = b"%d" % offset
+        identity, number = _opening("ce_id", len(prefix) + len(place)), _opening("tw_offset", len(place))
+        why = _verdict(reject.reason, reject.detail)
+        head = b"".join((fixed, identity, prefix, place, number, place, why, _arrival(arrival)))
+        messages.append(Message(topic, key, value or b"", head))
     return messages
 
 
 @lru_cache(maxsize=4096)
-def _arrival(epoch_ms: int) -> tuple[Header, Header]:
-    return ("ce_time", _rfc3339(epoch_ms)), ("tw_timestamp", str(epoch_ms).encode())
+def _arrival(epoch_ms: int) -> bytes:
+    return header("ce_time", _rfc3339(epoch_ms)) + header("tw_timestamp", str(epoch_ms).encode())
 
 
 @lru_cache(maxsize=4096)
-def _verdict(reason: Reason, detail: str) -> tuple[Header, Header]:
-    return ("tw_reason", reason.encode()), ("tw_detail", detail.encode(errors="replace"))
+def _verdict(reason: Reason, detail: str) -> bytes:
+    return header("tw_reason", reason.encode()) + header("tw_detail", detail.encode(errors="replace"))
 
 
 def receipt_message(topic: str, partition: int, receipt: Receipt, epoch_ms: int) -> Message:
     """The record of ``rejects`` which says that rejects of this partition were sent back at that time."""
     identity = f"{topic}/{partition}/{receipt.offsets[0]}"
-    headers = _event(RECEIPT, topic, identity, epoch_ms)
-    return Message(topic, None, _encoder.encode(receipt), headers, partition)
+    head = _event(RECEIPT, topic, identity, epoch_ms)
+    return Message(topic, None, _encoder.encode(receipt), head, partition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How every part of Tidewatch reaches Kafka: one place for client settings and topics."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Topics
+from stream.producer import BatchProducer
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,17 @@ DAY_MS = 86_400_000
 
 Setting = str | int | float | bool
 """A librdkafka setting."""
+
+_QUIET: dict[str, Setting] = {"log_level": 0}
+"""Without the lines that librdkafka writes to stderr."""
+_PRODUCING: dict[str, Setting] = {
+    "enable_idempotence": True,
+    "partitioner": "murmur2_random",
+    "compression_type": "lz4",
+    "linger_ms": 20,
+    "message_max_bytes": MAX_MESSAGE_BYTES,
+    "queue_buffering_max_messages": 500_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +50,15 @@ class Broker:
 
 def producer(broker: Broker, **overrides: Setting) -> Producer:
     """An idempotent, compressing producer that places keys where Java clients would."""
-    defaults: dict[str, Setting] = {
-        "enable_idempotence": True,
-        "partitioner": "murmur2_random",
-        "compression_type": "lz4",
-        "linger_ms": 20,
-        "message_max_bytes": MAX_MESSAGE_BYTES,
-        "queue_buffering_max_messages": 500_000,
-    }
-    return Producer(_heard(broker.config(**(defaults | overrides))))
+    return Producer(_heard(broker.config(**(_PRODUCING | overrides))))
+
+
+def batch_producer(
+    broker: Broker, report: Callable[[int, int, KafkaError | None], None] | None = None, **overrides: Setting
+) -> BatchProducer:
+    """The same, for thousands of messages at once."""
+    config = _QUIET | broker.config(**(_PRODUCING | overrides))
+    return BatchProducer(config, _tell, report)
 
 
 def consumer(broker: Broker, group: str, **overrides: Setting) -> Consumer:
@@ -109,7 +121,7 @@ def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replic
 
 def _heard(config: dict[str, Setting]) -> dict[str, Any]:
     """The same, with Python's log in place of the lines that librdkafka writes to stderr."""
-    return {"log_level": 0, "error_cb": _tell, **config}
+    return {**_QUIET, "error_cb": _tell, **config}
 
 
 def _tell(error: KafkaError) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from enum import StrEnum
 from functools import partial
+from itertools import count
 from typing import Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from scorers.errors import TidewatchError, UnavailableError
-from stream.encode import Message
-from stream.kafka import Broker, consumer, producer
+from stream.kafka import Broker, batch_producer, consumer
+from stream.message import Message
+from stream.producer import Load, RefusedMessage
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +95,12 @@ class ExactlyOnce:
     def __init__(self, broker: Broker, stop: threading.Event, identity: str) -> None:
         self._stop = stop
         self._identity = identity
-        self._producer: Producer = producer(
+        self._producer = batch_producer(
             broker,
             transactional_id=identity,
             transaction_timeout_ms=_TRANSACTION_MS,
             message_max_bytes=_LARGEST,
             linger_ms=_LINGER_MS,
-            delivery_report_only_error=True,
         )
 
     def open(self, stop: threading.Event) -> None:
@@ -128,8 +129,7 @@ class ExactlyOnce:
         """Why it was taken back, if it was."""
         try:
             self._producer.begin_transaction()
-            for message in messages:
-                self._produce(message)
+            self._produce(messages)
             self._insist(lambda: self._producer.commit_transaction(_OPERATION_S), self._stop)
         except KafkaException as error:
             fault: KafkaError = error.args[0]
@@ -137,11 +137,12 @@ class ExactlyOnce:
             return fault
         return None
 
-    def _produce(self, message: Message) -> None:
+    def _produce(self, messages: Sequence[Message]) -> None:
+        load, row = Load(messages), 0
         try:
-            while not _enqueue(self._producer, message):
+            while (row := self._producer.enqueue(load, row)) < len(load):
                 self._producer.poll(_POLL_S)
-        except KafkaException as error:
+        except RefusedMessage as error:
             if error.args[0].code() in _SPOILED:
                 # what was produced before has failed: a commit cannot succeed any more, and tells why
                 self._producer.commit_transaction(_OPERATION_S)
@@ -210,8 +211,12 @@ class Outlet:
         self._stop = stop
         self._turn = threading.Lock()
         """Its holder serves the reports of all, and has served them when it lets go."""
-        self._producer: Producer = producer(
+        self._tags = count()
+        self._refused: dict[int, list[tuple[int, KafkaError]]] = {}
+        """Of each load on its way, by its tag: the rows that were refused, and why."""
+        self._producer = batch_producer(
             broker,
+            report=self._report,
             message_timeout_ms=_FOR_EVER,
             message_max_bytes=_LARGEST,
             linger_ms=_LINGER_MS,
@@ -227,66 +232,55 @@ class Outlet:
         """
         while messages:
             refused = self._attempt(messages)
-            messages = [message for message, _ in refused]
             if refused:
-                message, fault = refused[0]
-                log.warning("%d for %s: %s; they are sent again", len(refused), message.topic, fault.str())
+                row, fault = refused[0]
+                topic = messages[row].topic
+                log.warning("%d for %s: %s; they are sent again", len(refused), topic, fault.str())
                 self._wait(_PAUSE_S)
+            messages = [messages[row] for row, _ in refused]
 
-    def _attempt(self, messages: Sequence[Message]) -> list[tuple[Message, KafkaError]]:
-        """What was refused, and why."""
-        refused: list[tuple[Message, KafkaError]] = []
-        for message in messages:
-            self._produce(message, refused)
-        while not self._flushed():
-            self._wait(0)
+    def _attempt(self, messages: Sequence[Message]) -> list[tuple[int, KafkaError]]:
+        """The rows that were refused, and why."""
+        load = Load(messages, next(self._tags) % 2**31)
+        refused = self._refused[load.tag] = []
+        try:
+            row = 0
+            while row < len(load):
+                row = self._enqueue(load, row, refused)
+            while not self._flushed():
+                self._wait(0)
+        finally:
+            del self._refused[load.tag]
         return refused
 
-    def _produce(self, message: Message, refused: list[tuple[Message, KafkaError]]) -> None:
-        def report(fault: KafkaError | None, _: object) -> None:
-            if fault is not None:
-                refused.append((message, fault))
-
+    def _enqueue(self, load: Load, row: int, refused: list[tuple[int, KafkaError]]) -> int:
+        """The next row to be enqueued."""
         try:
-            while not _enqueue(self._producer, message, report):
-                self._flushed()
-                self._wait(0)
-        except KafkaException as error:
+            row = self._producer.enqueue(load, row)
+        except RefusedMessage as error:
             fault = error.args[0]
             if fault.code() == KafkaError._FATAL:  # noqa: SLF001 - librdkafka's name
                 raise BrokenError(f"The producer of outputs: {fault.str()}") from error
-            refused.append((message, fault))
+            refused.append((error.row, fault))
+            return error.row + 1
+        if row < len(load):
+            self._flushed()
+            self._wait(0)
+        return row
+
+    def _report(self, tag: int, row: int, fault: KafkaError | None) -> None:
+        refused = self._refused.get(tag)  # its sender may have been stopped
+        if fault is not None and refused is not None:
+            refused.append((row, fault))
 
     def _flushed(self) -> bool:
         """Whether everything so far is acknowledged or refused; waits a moment for it."""
         with self._turn:
-            try:
-                return self._producer.flush(_POLL_S) == 0
-            except (KafkaException, SystemError):  # a fatal error, told once; what it has cost is refused
-                return False
+            return self._producer.flush(_POLL_S) == 0
 
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise StoppedError("Kafka did not take all outputs before the stop; the epoch is redone.")
-
-
-def _enqueue(
-    client: Producer, message: Message, report: Callable[[KafkaError | None, object], None] | None = None
-) -> bool:
-    """Whether there was room."""
-    try:
-        client.produce(
-            message.topic,
-            message.value,
-            message.key,
-            message.partition,
-            on_delivery=report,
-            timestamp=message.timestamp,
-            headers=message.headers,  # type: ignore[arg-type]  # lists of narrower pairs are read, not written
-        )
-    except BufferError:
-        return False
-    return True
 
 
 def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event) -> dict[bytes, bytes]:

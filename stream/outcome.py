@@ -8,7 +8,8 @@ import numpy as np
 from scorers.fleet import Fleet
 from stream.alert import Alerting, AlertSpec, Verdict
 from stream.contracts import Score, Topics
-from stream.encode import Message, Origin, alert_message, score_messages, scores
+from stream.encode import Origin, alert_message, score_messages, scores
+from stream.message import Message
 from stream.window import Closed
 
 

@@ -18,8 +18,8 @@ from faust.types import TP
 
 from scorers.fleet import Fleet
 from stream.contracts import Topics
-from stream.encode import Message, size
 from stream.kafka import Broker
+from stream.message import Message, size
 from stream.outbox import BrokenError, Delivery, FencedError, Outbox, StoppedError, outboxes, remembered
 from stream.partition import Partition, Source, StreamSpec
 from stream.records import Records

@@ -18,8 +18,9 @@ from stream.alert import AlertSpec
 from stream.clock import NEVER, Clocks
 from stream.contracts import Reason, Topics
 from stream.decode import Decoded, Limits, Parser, Reject, both, decode
-from stream.encode import Message, reject_messages
+from stream.encode import reject_messages
 from stream.intake import Batch, Intake
+from stream.message import Message
 from stream.outcome import Outcomes
 from stream.records import Records, join, punctuation
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
@@ -285,7 +286,7 @@ class Partition:
         self._excluded = [offset for offset in self._excluded if offset >= needed]
         state = PartitionState(self.next_offset, self._clocks.partition, floor, clock, self._excluded)
         key = partition_key(self.scope, self.number)
-        return [*messages, Message(self._topics.state, key, encode(state), [], self.number)]
+        return [*messages, Message(self._topics.state, key, encode(state), partition=self.number)]
 
     def _remember(self, name: str, number: int) -> Message:
         closed = int(self._clocks.closed(np.array([number]))[0])
@@ -297,7 +298,7 @@ class Partition:
         if held:
             offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
             state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
-        return Message(self._topics.state, device_key(self.scope, name), encode(state), [], self.number)
+        return Message(self._topics.state, device_key(self.scope, name), encode(state), partition=self.number)
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.

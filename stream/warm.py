@@ -10,6 +10,7 @@ from scorers.fleet import Fleet
 from scorers.statistics import BLOCKS, Statistics
 from stream.contracts import Topics
 from stream.partition import Partition, Source, StreamSpec
+from stream.producer import BatchProducer, Load
 from stream.readings import READINGS
 from stream.unpack import batches, unpack
 
@@ -20,7 +21,7 @@ _READING = b'{"device_id":"a","ts":%d,"values":{"x":%s}}'
 
 
 def warm() -> None:
-    """Let brackets and readings, one in many digits and one far ahead, go through the core; close a window."""
+    """Let brackets and readings, one in many digits and one far ahead, go through the core and out; close a window."""
     readings = (_NOW, b"1.5"), (_NOW + 1, b"0.12345678901234567"), (_NOW + _LEAP_MS, b"1.5")
     values = [_DEEP, *(_READING % reading for reading in readings)]
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1_000_000)
@@ -29,6 +30,7 @@ def warm() -> None:
     whole = list(batches(memoryview(bytes(builder.build())), lambda data: calc_crc32c(bytes(data))))
     run = unpack("warm", 0, whole)
     core = Partition(Source("warm", READINGS), 0, StreamSpec(), Topics())
+    BatchProducer({"log_level": 0}, lambda _: None).enqueue(Load([]))
     core.feed(run)
     core.hush(_LEAP_MS)
 

@@ -13,8 +13,9 @@ from confluent_kafka import KafkaError
 
 from scorers.errors import ConfigError, InputError, UnavailableError
 from stream.contracts import Receipt, Topics
-from stream.encode import Message, receipt_message
+from stream.encode import receipt_message
 from stream.kafka import Broker
+from stream.message import Message
 from stream.outbox import BrokenError, ExactlyOnce, FencedError, RefusedError, StoppedError
 from tidewatch.console import progress
 from tidewatch.rejects import Id, Ledger, Reject, Selection
@@ -228,7 +229,7 @@ def originals(batch: Iterable[Reject]) -> list[Message]:
     is there, and the clock it is judged by.
     """
     return [
-        Message(reject.id.topic, reject.key, reject.value, [], reject.id.partition, max(reject.timestamp, 0))
+        Message(reject.id.topic, reject.key, reject.value, b"", reject.id.partition, max(reject.timestamp, 0))
         for reject in batch
     ]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stream.contracts import Reason, Score, Topics
 from stream.decode import Limits
-from stream.encode import Message
+from stream.message import Message
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records

@@ -14,7 +14,8 @@ from sinks import base, decode, summary, table
 from stream.contracts import Alert, Reason, Score, Topics
 from stream.decode import LATEST, Decoded, Limits, Parser
 from stream.decode import decode as decode_readings
-from stream.encode import Message, reject_messages
+from stream.encode import reject_messages
+from stream.message import Message
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records, punctuation

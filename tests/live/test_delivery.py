@@ -13,8 +13,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from confluent_kafka.cimpl import NewTopic
 
 from stream.contracts import Topics
-from stream.encode import Message
 from stream.kafka import Broker
+from stream.message import Message, header
 from stream.outbox import Delivery, FencedError, Outbox, StoppedError, outboxes
 from tests.live.support import (
     PARTITIONS,
@@ -51,8 +51,8 @@ def opened(site: Site, delivery: Delivery, stop: threading.Event) -> Outbox:
 
 def epoch(site: Site, *values: bytes, topic: str = "") -> tuple[list[Message], list[Message]]:
     """Outputs, and one record of state."""
-    outputs = [Message(topic or site.topics.alerts, b"key", value, [("name", b"told")]) for value in values]
-    return outputs, [Message(site.topics.state, b"key", values[-1], [], 0)]
+    outputs = [Message(topic or site.topics.alerts, b"key", value, header("name", b"told")) for value in values]
+    return outputs, [Message(site.topics.state, b"key", values[-1], partition=0)]
 
 
 def values(site: Site, topic: str) -> list[bytes]:
@@ -144,7 +144,7 @@ def test_a_former_owner_is_told_so_however_much_it_has_to_say(
     former = opened(site, delivery, stop)
     opened(site, delivery, stop)
     outputs, _ = epoch(site, *[b"x" * 100] * 60_000)
-    state = [Message(site.topics.state, b"key", b"x" * 100, [], 0)] * 60_000
+    state = [Message(site.topics.state, b"key", b"x" * 100, partition=0)] * 60_000
 
     with pytest.raises(FencedError):
         former.send(outputs, state)

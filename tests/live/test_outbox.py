@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import KafkaException
 
 from stream.contracts import Topics
-from stream.encode import Message
 from stream.kafka import Broker
+from stream.message import Message
 from stream.outbox import ExactlyOnce, FencedError
 from tests.live.support import read
 
@@ -19,7 +19,7 @@ def outbox(broker: Broker, topics: Topics) -> ExactlyOnce:
 
 
 def messages(topics: Topics, value: bytes) -> list[Message]:
-    return [Message(topics.scores, b"dev-1", value, []), Message(topics.state, b"state", value, [], 0)]
+    return [Message(topics.scores, b"dev-1", value), Message(topics.state, b"state", value, partition=0)]
 
 
 def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(kafka: Broker, topics: Topics) -> None:
@@ -36,8 +36,7 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(kafka: Broker, topics: Top
 def test_what_a_zombie_left_open_is_taken_back(kafka: Broker, topics: Topics) -> None:
     zombie = outbox(kafka, topics)
     zombie._producer.begin_transaction()  # noqa: SLF001 - frozen between two steps of send
-    for message in messages(topics, b"zombie"):
-        zombie._produce(message)  # noqa: SLF001
+    zombie._produce(messages(topics, b"zombie"))  # noqa: SLF001
     zombie._producer.flush(30)  # noqa: SLF001
     heir = outbox(kafka, topics)
     heir.send(messages(topics, b"heir"), [])

@@ -213,8 +213,7 @@ def test_what_a_killed_replay_left_open_is_taken_back(site: Site) -> None:
     fill(site, numbered(10))
     zombie = opened(site)
     zombie._producer.begin_transaction()  # noqa: SLF001 - killed between two steps of send
-    for message in [*originals(held(site)), *receipts(site.topics.rejects, held(site), START)]:
-        zombie._produce(message)  # noqa: SLF001
+    zombie._produce([*originals(held(site)), *receipts(site.topics.rejects, held(site), START)])  # noqa: SLF001
     zombie._producer.flush(30)  # noqa: SLF001
     told = run(site, "replay", "--json")
 

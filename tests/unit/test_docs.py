@@ -18,7 +18,8 @@ from jsonschema import Draft202012Validator
 from producers.sessions import COLUMNS
 from stream.app import sources
 from stream.contracts import Alert, Fault, Reason, Receipt, Score, Topics
-from stream.encode import Message, alert_message, receipt_message
+from stream.encode import alert_message, receipt_message
+from stream.message import Message
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records, punctuation
 from stream.state import DeviceState, PartitionState

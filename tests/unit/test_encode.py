@@ -11,7 +11,8 @@ from scorers.statistics import Statistics
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, MetricStatistics, Reason, Score
 from stream.decode import Reject
-from stream.encode import Message, Origin, alert_message, reject_messages, score_messages, scores
+from stream.encode import Origin, alert_message, reject_messages, score_messages, scores
+from stream.message import Message
 from stream.records import Records
 from stream.window import Closed
 

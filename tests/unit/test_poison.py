@@ -9,7 +9,7 @@ from bench.kinds import KINDS, Kind
 from bench.poison import plan
 from stream.app import sources
 from stream.contracts import Reason, Topics
-from stream.encode import Message
+from stream.message import Message
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.errors import ConfigError, InputError
-from stream import encode
 from stream.contracts import Reason, Receipt
 from stream.decode import Reject as Refusal
 from stream.encode import receipt_message, reject_messages
+from stream.message import Message as Produced
 from stream.records import Records
 from tidewatch.console import picture, plain
 from tidewatch.rejects import Id, Kind, Ledger, Reject, Selection, newest, reasons, understand
@@ -26,7 +26,7 @@ NOW = 1_700_000_000_000
 LATER = NOW + 60_000
 
 
-def kept(message: encode.Message, partition: int, offset: int) -> Message:
+def kept(message: Produced, partition: int, offset: int) -> Message:
     """A record as Kafka gives it back."""
     return Message(
         topic=message.topic,
@@ -167,7 +167,7 @@ def test_the_newest_come_first_by_the_originals_time_and_without_their_bytes() -
 def test_an_original_goes_back_to_its_partition_with_its_time() -> None:
     (message,) = originals([reject(rejected(5))])
 
-    assert message == encode.Message(TOPIC, b"dev-7", b"bytes", [], 1, NOW)
+    assert message == Produced(TOPIC, b"dev-7", b"bytes", b"", 1, NOW)
 
 
 def test_there_is_a_receipt_for_each_partition_of_a_batch() -> None:

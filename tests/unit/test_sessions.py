@@ -13,7 +13,7 @@ from stream import sessions
 from stream.app import sources
 from stream.contracts import Reason, Score, Topics
 from stream.decode import Limits, Parse, decode, epoch_ms
-from stream.encode import Message
+from stream.message import Message
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stream.alert import Watch
 from stream.app import sources
 from stream.contracts import Topics
-from stream.encode import Message
+from stream.message import Message
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key, recall
