@@ -23,22 +23,27 @@ _JSON = header("content-type", b"application/json")
 _VERSION = header("ce_specversion", b"1.0")
 _SCORE = header("ce_type", b"io.tidewatch.score.v1")
 _REJECT = header("ce_type", b"io.tidewatch.reject.v1")
-_LAST_MS = 253_402_300_799_000
+_LAST_MS = 253_402_300_799_999
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 RECEIPT = "io.tidewatch.receipt.v1"
 """The ``ce_type`` that tells a receipt from a reject."""
 
 
+def _time(epoch_ms: int) -> bytes:
+    """``ce_time``: the nearest moment of the years 1970 to 9999 (RFC 3339)."""
+    second, millisecond = divmod(min(max(epoch_ms, 0), _LAST_MS), 1000)
+    return b"%s.%03dZ" % (_second(second), millisecond)
+
+
 @lru_cache(maxsize=4096)
-def _rfc3339(epoch_ms: int) -> bytes:
-    """The nearest moment of the years 1970 to 9999."""
-    moment = datetime.fromtimestamp(min(max(epoch_ms, 0), _LAST_MS) / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+def _second(epoch_s: int) -> bytes:
+    moment = datetime.fromtimestamp(epoch_s, UTC).isoformat().removesuffix("+00:00").encode()
+    return opening("ce_time", len(moment) + len(".000Z")) + moment
 
 
 def _event(kind: str, source: str, identity: str, epoch_ms: int) -> bytes:
     about = header("ce_type", kind.encode()), header("ce_source", source.encode()), header("ce_id", identity.encode())
-    return b"".join((_VERSION, *about, header("ce_time", _rfc3339(epoch_ms)), _JSON))
+    return b"".join((_VERSION, *about, _time(epoch_ms), _JSON))
 
 
 @lru_cache(maxsize=4096)
@@ -64,11 +69,6 @@ def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
     return messages
 
 
-@lru_cache(maxsize=4096)
-def _time(epoch_ms: int) -> bytes:
-    return header("ce_time", _rfc3339(epoch_ms))
-
-
 def alert_message(topic: str, alert: Alert) -> Message:
     """The record of ``device.alerts`` for one change of state."""
     head = _event("io.tidewatch.alert.v1", alert.source, f"{alert.alert_id}/{alert.state}", alert.at)
@@ -86,19 +86,16 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
         records.offsets[rows].tolist(), records.timestamps[rows].tolist(),
         Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects,
     )  # fmt: skip
-    messages = []
+    messages, digits, before, between = [], 0, b"", b""
     for offset, arrival, key, value, reject in zip(*columns, strict=True):
-        place = b"%d" % offset
-        identity, number = _opening("ce_id", len(prefix) + len(place)), _opening("tw_offset", len(place))
-        why = _verdict(reject.reason, reject.detail)
-        head = b"".join((fixed, identity, prefix, place, number, place, why, _arrival(arrival)))
+        place, stamp = b"%d" % offset, b"%d" % arrival
+        if len(place) != digits:
+            digits = len(place)
+            before, between = fixed + opening("ce_id", len(prefix) + digits) + prefix, opening("tw_offset", digits)
+        why, when = _verdict(reject.reason, reject.detail), _time(arrival)
+        head = b"".join((before, place, between, place, why, when, _opening("tw_timestamp", len(stamp)), stamp))
         messages.append(Message(topic, key, value or b"", head))
     return messages
-
-
-@lru_cache(maxsize=4096)
-def _arrival(epoch_ms: int) -> bytes:
-    return header("ce_time", _rfc3339(epoch_ms)) + header("tw_timestamp", str(epoch_ms).encode())
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ The library is the one that confluent-kafka brings; names and numbers are those 
 
 import ctypes
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 from typing import Any
 
@@ -38,8 +38,8 @@ _SIZES = 6
 
 _Texts = tuple[NDArray[np.uint8], Ints, Ints]
 """Those of ``Texts``."""
-_Columns = tuple[int, Ints, Ints, _Texts, _Texts, _Texts, _Texts]
-"""Tag; by row the number of the topic, partition and timestamp; the topics; by row key, value and headers."""
+_Columns = tuple[int, Ints, Ints, Ints, _Texts, _Texts, _Texts, _Texts]
+"""Tag; by row the number of the topic, partition, timestamp; the topics; by row key, value, headers."""
 
 
 class _Delivered(ctypes.Structure):
@@ -100,23 +100,29 @@ class Load:
         self.tag = tag
         self._messages = len(messages)
         names = {name: number for number, name in enumerate(dict.fromkeys(m.topic for m in messages))}
+        keys = Texts.of([message.key for message in messages])
         self.columns: _Columns = (
             tag,
-            np.array([names[message.topic] for message in messages], np.int64),
-            np.array([(message.partition, message.timestamp) for message in messages], np.int64).reshape(-1, 2),
-            _texts([name.encode() + b"\0" for name in names]),
-            _texts([message.key for message in messages]),
-            _texts([message.value for message in messages]),
-            _texts([message.head for message in messages]),
+            _numbers(names[message.topic] for message in messages),
+            _numbers(message.partition for message in messages),
+            _numbers(message.timestamp for message in messages),
+            _joined([name.encode() + b"\0" for name in names]),
+            (np.frombuffer(keys.buffer, np.uint8), keys.begin, keys.size),
+            _joined([message.value for message in messages]),
+            _joined([message.head for message in messages]),
         )
 
     def __len__(self) -> int:
         return self._messages
 
 
-def _texts(texts: Sequence[bytes | None]) -> _Texts:
-    made = Texts.of(texts)
-    return np.frombuffer(made.buffer, np.uint8), made.begin, made.size
+def _numbers(numbers: Iterable[int]) -> Ints:
+    return np.fromiter(numbers, np.int64)
+
+
+def _joined(texts: list[bytes]) -> _Texts:
+    size = _numbers(map(len, texts))
+    return np.frombuffer(b"".join((*texts, b"\0")), np.uint8), np.cumsum(size) - size, size
 
 
 class BatchProducer:
@@ -231,18 +237,18 @@ def _check(error: int | None) -> None:
 @compiled
 def _enqueue(client: int, columns: _Columns, begin: int) -> tuple[int, int]:
     """The first row that is not taken, and Kafka's code of why."""
-    tag, topic, place, topics, keys, values, (texts, starts, sizes) = columns
+    tag, topic, partition, timestamp, topics, keys, values, (texts, starts, sizes) = columns
     parts = np.zeros((_FIXED + sizes.max() // _SIZES if len(topic) else 0, _WORDS), np.int64)
     parts[:, 0] = _HEADER
     for row in range(begin, len(topic)):
         parts[0, :2] = _TOPIC, topics[0].ctypes.data + topics[1][topic[row]]
-        parts[1, :2] = _PARTITION, place[row, 0]
+        parts[1, :2] = _PARTITION, partition[row]
         parts[2, :3] = _VALUE, values[0].ctypes.data + values[1][row], values[2][row]
         null = keys[2][row] < 0
         parts[3, :3] = _KEY, 0 if null else keys[0].ctypes.data + keys[1][row], 0 if null else keys[2][row]
         parts[4, :2] = _OPAQUE, tag << 32 | row
         parts[5, :2] = _FLAGS, _COPY
-        parts[6, :2] = _TIMESTAMP, place[row, 1]
+        parts[6, :2] = _TIMESTAMP, timestamp[row]
         count, at, end = _FIXED, starts[row], starts[row] + sizes[row]
         while at < end:
             name = _number(texts, at, 2)

@@ -32,6 +32,7 @@ def worker(
     log: Annotated[Level | None, typer.Option(case_sensitive=False, help="The same as `tidewatch --log`.")] = None,
 ) -> None:
     """Run the stream: readings in, scored windows, alerts and rejects out. Start more to share the work."""
+    stream.share_memory()
     if log is not None:
         log_from(log)
     in_force: InForce = context.obj
