@@ -256,8 +256,10 @@ def _one_by_one(rows: Ints, values: Sequence[bytes | None], limits: Limits, pars
     good: list[int] = []
     readings: list[Reading] = []
     rejects: list[Reject] = []
+    ordinary = min(2 * _DEEPEST, limits.max_bytes)
     for row, value in zip(rows.tolist(), values, strict=True):
-        reading = _reading(value, limits, parser)
+        odd = not value or len(value) > ordinary or value[0] != _BRACE
+        reading = (odd and _outer_fault(value, limits)) or _reading(value, parser)  # type: ignore[arg-type]  # nothing at all is a fault
         if type(reading) is tuple:
             rejects.append(Reject(row, *reading))
         else:
@@ -268,22 +270,18 @@ def _one_by_one(rows: Ints, values: Sequence[bytes | None], limits: Limits, pars
     return decoded
 
 
-def _reading(value: bytes | None, limits: Limits, parser: Parser) -> Reading | Fault:
+def _reading(value: bytes, parser: Parser) -> Reading | Fault:
     """A flood of bad records comes through here: what can be returned is not raised."""
-    if not value or len(value) > min(2 * _DEEPEST, limits.max_bytes) or value[0] != _BRACE:
-        fault = _outer_fault(value, limits)
-        if fault:
-            return fault
     try:
-        reading = parser.fast(value)  # type: ignore[arg-type]  # nothing at all is a fault
+        reading = parser.fast(value)
         if type(reading.ts) is not int:
             reading.ts = epoch_ms(reading.ts)
     except msgspec.ValidationError:
-        return _patiently(value, parser)  # type: ignore[arg-type]  # likewise
+        return _patiently(value, parser)
     except Refused as refused:
         return refused.args
     except _UNREADABLE as error:
-        return _explain(value, error)  # type: ignore[arg-type]  # likewise
+        return _explain(value, error)
     return reading
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from scorers.statistics import Ints
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
 from stream.decode import Reject
@@ -77,25 +79,48 @@ def alert_message(topic: str, alert: Alert) -> Message:
 
 def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> list[Message]:
     """The records of ``rejects``: the original key and bytes; where from and why in the headers."""
-    source, partition = records.topic.encode(), str(records.partition).encode()
-    origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
-    fixed = _VERSION + _REJECT + origin
-    prefix = source + b"/" + partition + b"/"
     rows = np.array([reject.row for reject in rejects], np.int64)
-    columns = (
-        records.offsets[rows].tolist(), records.timestamps[rows].tolist(),
-        Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects,
-    )  # fmt: skip
-    messages, digits, before, between = [], 0, b"", b""
-    for offset, arrival, key, value, reject in zip(*columns, strict=True):
-        place, stamp = b"%d" % offset, b"%d" % arrival
-        if len(place) != digits:
-            digits = len(place)
-            before, between = fixed + opening("ce_id", len(prefix) + digits) + prefix, opening("tw_offset", digits)
-        why, when = _verdict(reject.reason, reject.detail), _time(arrival)
-        head = b"".join((before, place, between, place, why, when, _opening("tw_timestamp", len(stamp)), stamp))
-        messages.append(Message(topic, key, value or b"", head))
-    return messages
+    heads = _places(records.topic.encode(), b"%d" % records.partition, records.offsets[rows], records.timestamps[rows])
+    columns = heads, Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects
+    return [
+        Message(topic, key, value or b"", head + _verdict(reject.reason, reject.detail))
+        for head, key, value, reject in zip(*columns, strict=True)
+    ]
+
+
+def _places(source: bytes, partition: bytes, offsets: Ints, timestamps: Ints) -> Iterator[bytes]:
+    """The headers of records that tell where each comes from, made by columns of characters."""
+    fixed = _VERSION + _REJECT + header("ce_source", source) + header("tw_topic", source)
+    fixed += header("tw_partition", partition)
+    prefix = source + b"/" + partition + b"/"
+    second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
+    seconds, which = np.unique(second, return_inverse=True)
+    times = _characters(np.array([_second(one) for one in seconds.tolist()], bytes))[which]
+    places, stamps = _characters(offsets.astype(bytes)), _characters(timestamps.astype(bytes))
+    thousandths = _characters((millisecond + 1000).astype(bytes))[:, 1:4]
+    sizes = np.stack([(places > 0).sum(axis=1), (stamps > 0).sum(axis=1)], axis=1)
+    # nearly always one run of rows with as many characters
+    for run in np.split(np.arange(len(offsets)), np.flatnonzero(np.diff(sizes, axis=0).any(axis=1)) + 1):
+        digits, figures = sizes[run[:1]].max(axis=0, initial=0).tolist()
+        place, stamp = places[run, :digits], stamps[run, :figures]
+        yield from _rows(
+            len(run),
+            fixed + opening("ce_id", len(prefix) + digits) + prefix, place, opening("tw_offset", digits), place,
+            times[run], b".", thousandths[run], b"Z", opening("tw_timestamp", figures), stamp,
+        )  # fmt: skip
+
+
+def _characters(texts: NDArray[np.bytes_]) -> NDArray[np.uint8]:
+    """A row for each; shorter ones end in zeros."""
+    return np.frombuffer(texts.tobytes(), np.uint8).reshape(len(texts), texts.itemsize)
+
+
+def _rows(count: int, *parts: bytes | NDArray[np.uint8]) -> Iterator[bytes]:
+    """Row by row, what is the same in all and what is in each."""
+    blocks = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
+    table = np.concatenate([np.broadcast_to(block, (count, block.shape[-1])) for block in blocks], axis=1)
+    text, size = table.tobytes(), table.shape[1]
+    return (text[begin : begin + size] for begin in range(0, len(text), size))
 
 
 @lru_cache(maxsize=4096)

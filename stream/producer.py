@@ -5,7 +5,7 @@ The library is the one that confluent-kafka brings; names and numbers are those 
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 from typing import Any
 
@@ -99,15 +99,15 @@ class Load:
         """``tag``, below 2**31, is reported with each."""
         self.tag = tag
         self._messages = len(messages)
-        names = {name: number for number, name in enumerate(dict.fromkeys(m.topic for m in messages))}
-        keys = Texts.of([message.key for message in messages])
+        topics = [message.topic for message in messages]
+        names = {name: number for number, name in enumerate(dict.fromkeys(topics))}
         self.columns: _Columns = (
             tag,
-            _numbers(names[message.topic] for message in messages),
-            _numbers(message.partition for message in messages),
-            _numbers(message.timestamp for message in messages),
+            np.array([names[topic] for topic in topics], np.int64),
+            np.array([message.partition for message in messages], np.int64),
+            np.array([message.timestamp for message in messages], np.int64),
             _joined([name.encode() + b"\0" for name in names]),
-            (np.frombuffer(keys.buffer, np.uint8), keys.begin, keys.size),
+            _column(Texts.of([message.key for message in messages])),
             _joined([message.value for message in messages]),
             _joined([message.head for message in messages]),
         )
@@ -116,13 +116,14 @@ class Load:
         return self._messages
 
 
-def _numbers(numbers: Iterable[int]) -> Ints:
-    return np.fromiter(numbers, np.int64)
+def _column(texts: Texts) -> _Texts:
+    return np.frombuffer(texts.buffer, np.uint8), texts.begin, texts.size
 
 
-def _joined(texts: list[bytes]) -> _Texts:
-    size = _numbers(map(len, texts))
-    return np.frombuffer(b"".join((*texts, b"\0")), np.uint8), np.cumsum(size) - size, size
+def _joined(texts: Sequence[bytes]) -> _Texts:
+    """The same as by ``Texts.of`` where none is null, in less time."""
+    size = np.array(list(map(len, texts)), np.int64)
+    return _column(Texts(b"".join((*texts, b"\0")), np.cumsum(size) - size, size))
 
 
 class BatchProducer:
