@@ -66,8 +66,8 @@ def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
     for score, value in zip(scores, values, strict=False):
         key = score.device_id.encode()
         identity = f"{score.source}/{score.device_id}/{score.window_start}".encode()
-        head = _scored(score.source) + _time(score.window_end) + _opening("ce_id", len(identity)) + identity
-        messages.append(Message(topic, key, value, head))
+        head = _time(score.window_end) + _opening("ce_id", len(identity)) + identity
+        messages.append(Message(topic, key, value, head, common=_scored(score.source)))
     return messages
 
 
@@ -80,19 +80,19 @@ def alert_message(topic: str, alert: Alert) -> Message:
 def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> list[Message]:
     """The records of ``rejects``: the original key and bytes; where from and why in the headers."""
     rows = np.array([reject.row for reject in rejects], np.int64)
-    heads = _places(records.topic.encode(), b"%d" % records.partition, records.offsets[rows], records.timestamps[rows])
+    source, partition = records.topic.encode(), b"%d" % records.partition
+    origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
+    common = _VERSION + _REJECT + origin
+    heads = _places(source + b"/" + partition + b"/", records.offsets[rows], records.timestamps[rows])
     columns = heads, Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects
     return [
-        Message(topic, key, value or b"", head + _verdict(reject.reason, reject.detail))
+        Message(topic, key, value or b"", head + _verdict(reject.reason, reject.detail), common=common)
         for head, key, value, reject in zip(*columns, strict=True)
     ]
 
 
-def _places(source: bytes, partition: bytes, offsets: Ints, timestamps: Ints) -> Iterator[bytes]:
-    """The headers of records that tell where each comes from, made by columns of characters."""
-    fixed = _VERSION + _REJECT + header("ce_source", source) + header("tw_topic", source)
-    fixed += header("tw_partition", partition)
-    prefix = source + b"/" + partition + b"/"
+def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Iterator[bytes]:
+    """The headers of records that tell each from the others, made by columns of characters."""
     second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
     seconds, which = np.unique(second, return_inverse=True)
     times = _characters(np.array([_second(one) for one in seconds.tolist()], bytes))[which]
@@ -105,7 +105,7 @@ def _places(source: bytes, partition: bytes, offsets: Ints, timestamps: Ints) ->
         place, stamp = places[run, :digits], stamps[run, :figures]
         yield from _rows(
             len(run),
-            fixed + opening("ce_id", len(prefix) + digits) + prefix, place, opening("tw_offset", digits), place,
+            opening("ce_id", len(prefix) + digits) + prefix, place, opening("tw_offset", digits), place,
             times[run], b".", thousandths[run], b"Z", opening("tw_timestamp", figures), stamp,
         )  # fmt: skip
 

@@ -18,19 +18,22 @@ class Message(msgspec.Struct, gc=False, frozen=True):
     key: bytes | None
     value: bytes
     head: bytes = b""
-    """What ``header`` gives, one after another."""
+    """Headers: what ``header`` gives, one after another."""
     partition: int = -1
     timestamp: int = 0
+    common: bytes = b""
+    """More headers, in an object that it shares with others."""
 
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """Names and values, for people and tests."""
+        text = self.common + self.head
         at, pairs = 0, []
-        while at < len(self.head):
-            name, value = _SIZES.unpack_from(self.head, at)
+        while at < len(text):
+            name, value = _SIZES.unpack_from(text, at)
             at += _SIZES.size
             end = at + name
-            pairs.append((self.head[at : end - 1].decode(), self.head[end : end + value]))
+            pairs.append((text[at : end - 1].decode(), text[end : end + value]))
             at = end + value
         return pairs
 

@@ -38,8 +38,9 @@ _SIZES = 6
 
 _Texts = tuple[NDArray[np.uint8], Ints, Ints]
 """Those of ``Texts``."""
-_Columns = tuple[int, Ints, Ints, Ints, _Texts, _Texts, _Texts, _Texts]
-"""Tag; by row the number of the topic, partition, timestamp; the topics; by row key, value, headers."""
+_Columns = tuple[int, Ints, Ints, Ints, _Texts, _Texts, _Texts, _Texts, _Texts, Ints]
+"""Tag; by row the number of the topic, partition, timestamp; the topics; by row key, value, own headers;
+common headers, and by row the number of those."""
 
 
 class _Delivered(ctypes.Structure):
@@ -101,6 +102,7 @@ class Load:
         self._messages = len(messages)
         topics = [message.topic for message in messages]
         names = {name: number for number, name in enumerate(dict.fromkeys(topics))}
+        commons = {text: number for number, text in enumerate(dict.fromkeys(m.common for m in messages))}
         self.columns: _Columns = (
             tag,
             np.array([names[topic] for topic in topics], np.int64),
@@ -110,6 +112,8 @@ class Load:
             _column(Texts.of([message.key for message in messages])),
             _joined([message.value for message in messages]),
             _joined([message.head for message in messages]),
+            _joined(list(commons)),
+            np.array([commons[message.common] for message in messages], np.int64),
         )
 
     def __len__(self) -> int:
@@ -238,8 +242,9 @@ def _check(error: int | None) -> None:
 @compiled
 def _enqueue(client: int, columns: _Columns, begin: int) -> tuple[int, int]:
     """The first row that is not taken, and Kafka's code of why."""
-    tag, topic, partition, timestamp, topics, keys, values, (texts, starts, sizes) = columns
-    parts = np.zeros((_FIXED + sizes.max() // _SIZES if len(topic) else 0, _WORDS), np.int64)
+    tag, topic, partition, timestamp, topics, keys, values, heads, commons, common = columns
+    most = (commons[2].max() + heads[2].max()) // _SIZES if len(topic) else 0
+    parts = np.zeros((_FIXED + most, _WORDS), np.int64)
     parts[:, 0] = _HEADER
     for row in range(begin, len(topic)):
         parts[0, :2] = _TOPIC, topics[0].ctypes.data + topics[1][topic[row]]
@@ -250,20 +255,29 @@ def _enqueue(client: int, columns: _Columns, begin: int) -> tuple[int, int]:
         parts[4, :2] = _OPAQUE, tag << 32 | row
         parts[5, :2] = _FLAGS, _COPY
         parts[6, :2] = _TIMESTAMP, timestamp[row]
-        count, at, end = _FIXED, starts[row], starts[row] + sizes[row]
-        while at < end:
-            name = _number(texts, at, 2)
-            size = _number(texts, at + 2, 4)
-            address = texts.ctypes.data + at + _SIZES
-            parts[count, 1], parts[count, 2], parts[count, 3] = address, address + name, size
-            at += _SIZES + name + size
-            count += 1
+        count = _point(parts, _FIXED, commons, common[row])
+        count = _point(parts, count, heads, row)
         error = _produceva(client, parts.ctypes.data, count)
         if error:
             code = _code_of(error)
             _forget(error)
             return row, code
     return len(topic), 0
+
+
+@compiled
+def _point(parts: Ints, count: int, heads: _Texts, row: int) -> int:
+    """Let parts from ``count`` on point to the headers of a row; how many there are now."""
+    texts, starts, sizes = heads
+    at, end = starts[row], starts[row] + sizes[row]
+    while at < end:
+        name = _number(texts, at, 2)
+        size = _number(texts, at + 2, 4)
+        address = texts.ctypes.data + at + _SIZES
+        parts[count, 1], parts[count, 2], parts[count, 3] = address, address + name, size
+        at += _SIZES + name + size
+        count += 1
+    return count
 
 
 @compiled
