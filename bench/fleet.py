@@ -16,6 +16,7 @@ from scorers.statistics import BLOCKS, Floats, Statistics
 from scorers.train import fit_fleet
 from stream.app import sources
 from stream.contracts import Score, Topics
+from stream.message import singly
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
 
@@ -50,7 +51,7 @@ def _windows(job: Job) -> dict[str, Statistics]:
             topics.readings, 0, np.arange(start, start + count), batch.ts,
             list(batch.keys), list(batch.values), [()] * count,
         )  # fmt: skip
-        for message in partition.feed(records):
+        for message in singly(partition.feed(records)):
             score = msgspec.json.decode(message.value, type=Score)
             scores[score.device_id].append(score)
     return {device: _statistics(job, rows) for device, rows in scores.items()}

@@ -199,14 +199,21 @@ def _decoded(words: Sequence[bytes]) -> tuple[list[str], list[int]]:
 
 def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
     """Some rows, by an object a record."""
-    values = Texts.of(records.values).pick(rows)
+    texts = Texts.of(records.values)
+    values, odd = texts.pick(rows), _odd(texts, rows, limits)
     try:
-        longest = max(map(len, values), default=0)  # type: ignore[arg-type]  # None raises TypeError
-        if longest > limits.max_bytes or (longest > 2 * _DEEPEST and any(map(_deep, values))):
-            raise Refused(Reason.TOO_LARGE, "")
-        return _columns(rows, list(map(parser.fast, values)))  # type: ignore[arg-type]  # likewise
+        if any(_outer_fault(values[at], limits) for at in np.flatnonzero(odd)):
+            raise Refused(Reason.MALFORMED, "")
+        return _columns(rows, list(map(parser.fast, values)))  # type: ignore[arg-type]  # nothing at all is a fault
     except _UNREADABLE:
-        return _one_by_one(rows, values, limits, parser)
+        return _one_by_one(rows, values, odd, limits, parser)
+
+
+def _odd(texts: Texts, rows: Ints, limits: Limits) -> NDArray[np.bool_]:
+    """Which of the rows are not short and do not begin with a brace: there may be an outer fault."""
+    size, first = texts.size[rows], np.frombuffer(texts.buffer, np.uint8)[texts.begin[rows]]
+    odd: NDArray[np.bool_] = (size <= 0) | (size > min(2 * _DEEPEST, limits.max_bytes)) | (first != _BRACE)
+    return odd
 
 
 def _deep(value: bytes | None) -> bool:
@@ -252,14 +259,14 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     return Decoded(rows, list(known), device, ts, np.array(shape, np.int64), shapes, start, flat)
 
 
-def _one_by_one(rows: Ints, values: Sequence[bytes | None], limits: Limits, parser: Parser) -> Decoded:
+def _one_by_one(
+    rows: Ints, values: Sequence[bytes | None], odd: NDArray[np.bool_], limits: Limits, parser: Parser
+) -> Decoded:
     good: list[int] = []
     readings: list[Reading] = []
     rejects: list[Reject] = []
-    ordinary = min(2 * _DEEPEST, limits.max_bytes)
-    for row, value in zip(rows.tolist(), values, strict=True):
-        odd = not value or len(value) > ordinary or value[0] != _BRACE
-        reading = (odd and _outer_fault(value, limits)) or _reading(value, parser)  # type: ignore[arg-type]  # nothing at all is a fault
+    for row, value, strange in zip(rows.tolist(), values, odd.tolist(), strict=True):
+        reading = (strange and _outer_fault(value, limits)) or _reading(value, parser)  # type: ignore[arg-type]  # likewise
         if type(reading) is tuple:
             rejects.append(Reject(row, *reading))
         else:

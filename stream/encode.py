@@ -16,7 +16,7 @@ from scorers.statistics import Ints
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
 from stream.decode import Reject
-from stream.message import Message, header, opening
+from stream.message import Bulk, Message, header, opening
 from stream.records import Records, Texts
 from stream.window import Closed
 
@@ -77,21 +77,28 @@ def alert_message(topic: str, alert: Alert) -> Message:
     return Message(topic, alert.device_id.encode(), _encoder.encode(alert), head)
 
 
-def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> list[Message]:
+def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> Bulk:
     """The records of ``rejects``: the original key and bytes; where from and why in the headers."""
     rows = np.array([reject.row for reject in rejects], np.int64)
     source, partition = records.topic.encode(), b"%d" % records.partition
     origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
-    common = _VERSION + _REJECT + origin
-    heads = _places(source + b"/" + partition + b"/", records.offsets[rows], records.timestamps[rows])
-    columns = heads, Texts.of(records.keys).pick(rows), Texts.of(records.values).pick(rows), rejects
-    return [
-        Message(topic, key, value or b"", head + _verdict(reject.reason, reject.detail), common=common)
-        for head, key, value, reject in zip(*columns, strict=True)
-    ]
+    verdicts: dict[tuple[Reason, str], int] = {}
+    common = [verdicts.setdefault((reject.reason, reject.detail), len(verdicts)) for reject in rejects]
+    values = Texts.of(records.values).gather(rows)
+    return Bulk(
+        topics=[topic],
+        topic=np.zeros(len(rows), np.int64),
+        keys=Texts.of(records.keys).gather(rows),
+        values=Texts(values.buffer, values.begin, np.maximum(values.size, 0)),
+        heads=_places(source + b"/" + partition + b"/", records.offsets[rows], records.timestamps[rows]),
+        commons=[_VERSION + _REJECT + origin + _verdict(*verdict) for verdict in verdicts],
+        common=np.array(common, np.int64),
+        partition=np.full(len(rows), -1),
+        timestamp=np.zeros(len(rows), np.int64),
+    )
 
 
-def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Iterator[bytes]:
+def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Texts:
     """The headers of records that tell each from the others, made by columns of characters."""
     second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
     seconds, which = np.unique(second, return_inverse=True)
@@ -99,15 +106,18 @@ def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Iterator[bytes]:
     places, stamps = _characters(offsets.astype(bytes)), _characters(timestamps.astype(bytes))
     thousandths = _characters((millisecond + 1000).astype(bytes))[:, 1:4]
     sizes = np.stack([(places > 0).sum(axis=1), (stamps > 0).sum(axis=1)], axis=1)
+    tables = []
     # nearly always one run of rows with as many characters
     for run in np.split(np.arange(len(offsets)), np.flatnonzero(np.diff(sizes, axis=0).any(axis=1)) + 1):
         digits, figures = sizes[run[:1]].max(axis=0, initial=0).tolist()
         place, stamp = places[run, :digits], stamps[run, :figures]
-        yield from _rows(
+        tables.append(_table(
             len(run),
             opening("ce_id", len(prefix) + digits) + prefix, place, opening("tw_offset", digits), place,
             times[run], b".", thousandths[run], b"Z", opening("tw_timestamp", figures), stamp,
-        )  # fmt: skip
+        ))  # fmt: skip
+    size = np.concatenate([np.full(len(table), table.shape[1]) for table in tables])
+    return Texts(b"".join([*(table.tobytes() for table in tables), b"\0"]), np.cumsum(size) - size, size)
 
 
 def _characters(texts: NDArray[np.bytes_]) -> NDArray[np.uint8]:
@@ -115,12 +125,10 @@ def _characters(texts: NDArray[np.bytes_]) -> NDArray[np.uint8]:
     return np.frombuffer(texts.tobytes(), np.uint8).reshape(len(texts), texts.itemsize)
 
 
-def _rows(count: int, *parts: bytes | NDArray[np.uint8]) -> Iterator[bytes]:
+def _table(count: int, *parts: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Row by row, what is the same in all and what is in each."""
     blocks = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
-    table = np.concatenate([np.broadcast_to(block, (count, block.shape[-1])) for block in blocks], axis=1)
-    text, size = table.tobytes(), table.shape[1]
-    return (text[begin : begin + size] for begin in range(0, len(text), size))
+    return np.concatenate([np.broadcast_to(block, (count, block.shape[-1])) for block in blocks], axis=1)
 
 
 @lru_cache(maxsize=4096)

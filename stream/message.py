@@ -1,14 +1,21 @@
-"""One record to produce, with its headers in one byte string, as ``stream/producer.py`` hands them to librdkafka."""
+"""Records to produce, one or many, with headers in byte strings, as ``stream/producer.py`` gives them to librdkafka."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+
+from scorers.statistics import Ints
+from stream.records import Texts
 
 _SIZES = struct.Struct("<HI")
 """Before each header: the sizes of its name, with a closing NUL, and of its value."""
-_OVERHEAD = 1_024
-"""Bytes of a message's objects, here and in librdkafka."""
+_IN_LIBRDKAFKA = 768
+"""Bytes of a message's copy there, but for its value."""
+_OVERHEAD = _IN_LIBRDKAFKA + 256
+"""With its objects here."""
 
 
 class Message(msgspec.Struct, gc=False, frozen=True):
@@ -38,6 +45,82 @@ class Message(msgspec.Struct, gc=False, frozen=True):
         return pairs
 
 
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Messages in columns."""
+
+    topics: Sequence[str]
+    topic: Ints
+    """Which of ``topics``, by row."""
+    keys: Texts
+    values: Texts
+    heads: Texts
+    commons: Sequence[bytes]
+    common: Ints
+    """Which of ``commons``, by row."""
+    partition: Ints
+    timestamp: Ints
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> "Bulk":
+        """The same in columns."""
+        names = {name: number for number, name in enumerate(dict.fromkeys(m.topic for m in messages))}
+        commons = {text: number for number, text in enumerate(dict.fromkeys(m.common for m in messages))}
+        return cls(
+            list(names),
+            np.array([names[message.topic] for message in messages], np.int64),
+            Texts.of([message.key for message in messages]),
+            Texts.of([message.value for message in messages]),
+            Texts.of([message.head for message in messages]),
+            list(commons),
+            np.array([commons[message.common] for message in messages], np.int64),
+            np.array([message.partition for message in messages], np.int64),
+            np.array([message.timestamp for message in messages], np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.topic)
+
+    def __iter__(self) -> Iterator[Message]:
+        numbers = (column.tolist() for column in (self.topic, self.partition, self.timestamp, self.common))
+        columns = *numbers, self.keys, self.values, self.heads
+        for topic, partition, timestamp, common, key, value, head in zip(*columns, strict=True):
+            yield Message(self.topics[topic], key, value, head, partition, timestamp, self.commons[common])
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory, about."""
+        texts = len(self.keys.buffer) + len(self.values.buffer) + len(self.heads.buffer)
+        return texts + _IN_LIBRDKAFKA * len(self)
+
+
+Output = Message | Bulk
+
+
+def singly(outputs: Iterable[Output]) -> Iterator[Message]:
+    """Message by message."""
+    for output in outputs:
+        if isinstance(output, Bulk):
+            yield from output
+        else:
+            yield output
+
+
+def bulks(outputs: Iterable[Output]) -> Iterator[Bulk]:
+    """In columns, in their order."""
+    single: list[Message] = []
+    for output in outputs:
+        if isinstance(output, Message):
+            single.append(output)
+            continue
+        if single:
+            yield Bulk.of(single)
+            single = []
+        yield output
+    if single:
+        yield Bulk.of(single)
+
+
 def header(name: str, value: bytes) -> bytes:
     """One header of a ``Message``."""
     return opening(name, len(value)) + value
@@ -49,7 +132,8 @@ def opening(name: str, size: int) -> bytes:
     return _SIZES.pack(len(text), size) + text
 
 
-def size(messages: Sequence[Message]) -> int:
+def size(outputs: Sequence[Output]) -> int:
     """Bytes they take in memory, about."""
-    parts = [len(message.value) + len(message.key or b"") + len(message.head) for message in messages]
-    return sum(parts) + _OVERHEAD * len(parts)
+    one = [output for output in outputs if type(output) is Message]
+    parts = [len(message.value) + len(message.key or b"") + len(message.head) for message in one]
+    return sum(parts) + _OVERHEAD * len(parts) + sum(bulk.size for bulk in outputs if isinstance(bulk, Bulk))

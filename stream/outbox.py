@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from scorers.errors import TidewatchError, UnavailableError
 from stream.kafka import Broker, batch_producer, consumer
-from stream.message import Message
+from stream.message import Output, singly
 from stream.producer import Load, RefusedMessage
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Outbox(Protocol):
             StoppedError: no answer until ``stop``.
         """
 
-    def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
+    def send(self, outputs: Sequence[Output], state: Sequence[Output]) -> None:
         """Send an epoch, never its state without all of its outputs; waits out whatever passes.
 
         Raises:
@@ -107,7 +107,7 @@ class ExactlyOnce:
         """Fence by initialising transactions."""
         self._insist(lambda: self._producer.init_transactions(_OPERATION_S), stop)
 
-    def send(self, outputs: Sequence[Message], state: Sequence[Message], *, hopeless: Collection[int] = ()) -> None:
+    def send(self, outputs: Sequence[Output], state: Sequence[Output], *, hopeless: Collection[int] = ()) -> None:
         """Produce all or none.
 
         Raises:
@@ -125,7 +125,7 @@ class ExactlyOnce:
             self._producer.purge()
             self._producer.flush(0)
 
-    def _attempt(self, messages: Sequence[Message]) -> KafkaError | None:
+    def _attempt(self, messages: Sequence[Output]) -> KafkaError | None:
         """Why it was taken back, if it was."""
         try:
             self._producer.begin_transaction()
@@ -137,7 +137,7 @@ class ExactlyOnce:
             return fault
         return None
 
-    def _produce(self, messages: Sequence[Message]) -> None:
+    def _produce(self, messages: Sequence[Output]) -> None:
         load, row = Load(messages), 0
         try:
             while (row := self._producer.enqueue(load, row)) < len(load):
@@ -194,7 +194,7 @@ class AtLeastOnce:
         """Fence by initialising transactions."""
         self._state.open(stop)
 
-    def send(self, outputs: Sequence[Message], state: Sequence[Message]) -> None:
+    def send(self, outputs: Sequence[Output], state: Sequence[Output]) -> None:
         """Outputs are there for all to see before the state is; a crash between doubles them."""
         self._outlet.send(outputs)
         self._state.send((), state)
@@ -223,7 +223,7 @@ class Outlet:
             delivery_report_only_error=True,
         )
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[Output]) -> None:
         """Return once Kafka has acknowledged every message; what it refuses is sent again.
 
         Raises:
@@ -233,13 +233,14 @@ class Outlet:
         while messages:
             refused = self._attempt(messages)
             if refused:
-                row, fault = refused[0]
-                topic = messages[row].topic
-                log.warning("%d for %s: %s; they are sent again", len(refused), topic, fault.str())
+                one_by_one, fault = list(singly(messages)), refused[0][1]
+                messages = [one_by_one[row] for row, _ in refused]
+                log.warning("%d for %s: %s; they are sent again", len(messages), messages[0].topic, fault.str())
                 self._wait(_PAUSE_S)
-            messages = [messages[row] for row, _ in refused]
+            else:
+                return
 
-    def _attempt(self, messages: Sequence[Message]) -> list[tuple[int, KafkaError]]:
+    def _attempt(self, messages: Sequence[Output]) -> list[tuple[int, KafkaError]]:
         """The rows that were refused, and why."""
         load = Load(messages, next(self._tags) % 2**31)
         refused = self._refused[load.tag] = []

@@ -19,7 +19,7 @@ from faust.types import TP
 from scorers.fleet import Fleet
 from stream.contracts import Topics
 from stream.kafka import Broker
-from stream.message import Message, size
+from stream.message import Output, size
 from stream.outbox import BrokenError, Delivery, FencedError, Outbox, StoppedError, outboxes, remembered
 from stream.partition import Partition, Source, StreamSpec
 from stream.records import Records
@@ -58,7 +58,7 @@ class Owner:
     core: Partition
     outbox: Outbox
     floor: int | None = None
-    pending: list[Message] = field(default_factory=list)
+    pending: list[Output] = field(default_factory=list)
     size: int = 0
     """Bytes of ``pending``."""
     sending: int = 0
@@ -75,7 +75,7 @@ class Owner:
     leaving: bool = False
     """Whether the group has taken it away."""
 
-    def collect(self, messages: list[Message], now: float) -> None:
+    def collect(self, messages: list[Output], now: float) -> None:
         """Add what is to go out."""
         if messages and not self.pending:
             self.since = now

@@ -20,7 +20,7 @@ from stream.contracts import Reason, Topics
 from stream.decode import Decoded, Limits, Parser, Reject, both, decode
 from stream.encode import reject_messages
 from stream.intake import Batch, Intake
-from stream.message import Message
+from stream.message import Message, Output
 from stream.outcome import Outcomes
 from stream.records import Records, join, punctuation
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
@@ -123,7 +123,7 @@ class Partition:
         """Score by ``fleet`` from the next window on."""
         self._outcomes.use(fleet)
 
-    def feed(self, records: Records) -> list[Message]:
+    def feed(self, records: Records) -> list[Output]:
         """Take in the next records; the scores, alerts and rejects they bring about."""
         if self._then:
             records = self._relive(records, self._then)
@@ -136,7 +136,7 @@ class Partition:
         self._intake.forget(self._clocks)
         return messages
 
-    def hush(self, silent_ms: int) -> list[Message]:
+    def hush(self, silent_ms: int) -> list[Output]:
         """The partition has been silent for so long: close what its clock would have closed by now."""
         if self.reliving or self._clocks.partition == NEVER:
             return []
@@ -145,7 +145,7 @@ class Partition:
     def _decode(self, records: Records) -> Decoded:
         return decode(records, self._spec.limits, self.source.parser)
 
-    def _take(self, records: Records) -> list[Message]:
+    def _take(self, records: Records) -> list[Output]:
         next_offset = int(records.offsets[-1]) + 1
         believed = self._believe(records)
         records, decoded = believed.records, believed.decoded
@@ -181,25 +181,25 @@ class Partition:
         self._excluded += [int(records.offsets[row]) for row in rows]
         return [Reject(row, Reason.FUTURE, _DETAIL[Reason.FUTURE]) for row in rows]
 
-    def _refuse(self, records: Records, rejects: list[Reject]) -> list[Message]:
+    def _refuse(self, records: Records, rejects: list[Reject]) -> list[Output]:
         if not rejects:
             return []
         for reason, count in Counter(reject.reason for reject in rejects).items():
             self.counts["rejects"] += count
             self.counts[f"rejects.{reason}"] += count
         rejects.sort(key=attrgetter("row"))
-        return reject_messages(self._topics.rejects, records, rejects)
+        return [reject_messages(self._topics.rejects, records, rejects)]
 
-    def _close(self, now: int) -> list[Message]:
+    def _close(self, now: int) -> list[Output]:
         """What has closed when the partition's clock reads ``now``."""
         self._dirty.update(self._clocks.hush(len(self._numbers), now).tolist())
-        messages: list[Message] = []
+        messages: list[Output] = []
         for closed in self._intake.windows.close(self._clocks.closed()):
             self._dirty.update(closed.device.tolist())
             messages += self._outcomes.tell(closed)
         return messages
 
-    def _punctuated(self, records: Records, marks: list[tuple[int, int]]) -> list[Message]:
+    def _punctuated(self, records: Records, marks: list[tuple[int, int]]) -> list[Output]:
         messages, begin = [], 0
         for row, now in [*marks, (len(records), NEVER)]:
             part = records.part(begin, row)
@@ -210,7 +210,7 @@ class Partition:
             begin = row + 1
         return messages
 
-    def _punctuate(self, now: int) -> list[Message]:
+    def _punctuate(self, now: int) -> list[Output]:
         messages = []
         for number in [number for number, held in self._held.items() if held.ts <= now]:
             records, _ = self._held.pop(number)

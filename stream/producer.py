@@ -5,7 +5,7 @@ The library is the one that confluent-kafka brings; names and numbers are those 
 
 import ctypes
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.statistics import Ints
-from stream.message import Message
+from stream.message import Bulk, Output, bulks
 from stream.records import Texts
 
 _library = ctypes.CDLL(cimpl.__file__)
@@ -38,8 +38,8 @@ _SIZES = 6
 
 _Texts = tuple[NDArray[np.uint8], Ints, Ints]
 """Those of ``Texts``."""
-_Columns = tuple[int, Ints, Ints, Ints, _Texts, _Texts, _Texts, _Texts, _Texts, Ints]
-"""Tag; by row the number of the topic, partition, timestamp; the topics; by row key, value, own headers;
+_Columns = tuple[Ints, Ints, Ints, _Texts, _Texts, _Texts, _Texts, _Texts, Ints]
+"""By row the number of the topic, partition, timestamp; the topics; by row key, value, own headers;
 common headers, and by row the number of those."""
 
 
@@ -96,38 +96,29 @@ _forget: Any = types.ExternalFunction("rd_kafka_error_destroy", types.void(types
 class Load:
     """Messages in columns, to be enqueued from the first to the last."""
 
-    def __init__(self, messages: Sequence[Message], tag: int = 0) -> None:
+    def __init__(self, outputs: Iterable[Output], tag: int = 0) -> None:
         """``tag``, below 2**31, is reported with each."""
         self.tag = tag
-        self._messages = len(messages)
-        topics = [message.topic for message in messages]
-        names = {name: number for number, name in enumerate(dict.fromkeys(topics))}
-        commons = {text: number for number, text in enumerate(dict.fromkeys(m.common for m in messages))}
-        self.columns: _Columns = (
-            tag,
-            np.array([names[topic] for topic in topics], np.int64),
-            np.array([message.partition for message in messages], np.int64),
-            np.array([message.timestamp for message in messages], np.int64),
-            _joined([name.encode() + b"\0" for name in names]),
-            _column(Texts.of([message.key for message in messages])),
-            _joined([message.value for message in messages]),
-            _joined([message.head for message in messages]),
-            _joined(list(commons)),
-            np.array([commons[message.common] for message in messages], np.int64),
-        )
+        self.parts: list[_Columns] = []
+        self.starts = [0]
+        """The row each part begins with, and the end."""
+        for bulk in bulks(outputs):
+            self.parts.append(_columns(bulk))
+            self.starts.append(self.starts[-1] + len(bulk))
 
     def __len__(self) -> int:
-        return self._messages
+        return self.starts[-1]
 
 
-def _column(texts: Texts) -> _Texts:
+def _columns(bulk: Bulk) -> _Columns:
+    return (
+        bulk.topic, bulk.partition, bulk.timestamp, _texts(Texts.of([name.encode() + b"\0" for name in bulk.topics])),
+        _texts(bulk.keys), _texts(bulk.values), _texts(bulk.heads), _texts(Texts.of(bulk.commons)), bulk.common,
+    )  # fmt: skip
+
+
+def _texts(texts: Texts) -> _Texts:
     return np.frombuffer(texts.buffer, np.uint8), texts.begin, texts.size
-
-
-def _joined(texts: Sequence[bytes]) -> _Texts:
-    """The same as by ``Texts.of`` where none is null, in less time."""
-    size = np.array(list(map(len, texts)), np.int64)
-    return _column(Texts(b"".join((*texts, b"\0")), np.cumsum(size) - size, size))
 
 
 class BatchProducer:
@@ -170,10 +161,15 @@ class BatchProducer:
         Raises:
             KafkaException: the message of that row is refused.
         """
-        row, code = _enqueue(self._client, load.columns, begin)
-        if code not in (0, _QUEUE_FULL):
-            raise RefusedMessage(row, KafkaError(code))
-        return row
+        for start, end, columns in zip(load.starts, load.starts[1:], load.parts, strict=False):
+            if begin < end:
+                rows, code = _enqueue(self._client, columns, load.tag << 32 | start, begin - start)
+                begin = start + rows
+                if code == _QUEUE_FULL:
+                    break
+                if code:
+                    raise RefusedMessage(begin, KafkaError(code))
+        return begin
 
     def init_transactions(self, timeout: float) -> None:
         """As the functions of these names.
@@ -240,9 +236,9 @@ def _check(error: int | None) -> None:
 
 
 @compiled
-def _enqueue(client: int, columns: _Columns, begin: int) -> tuple[int, int]:
+def _enqueue(client: int, columns: _Columns, tag: int, begin: int) -> tuple[int, int]:
     """The first row that is not taken, and Kafka's code of why."""
-    tag, topic, partition, timestamp, topics, keys, values, heads, commons, common = columns
+    topic, partition, timestamp, topics, keys, values, heads, commons, common = columns
     most = (commons[2].max() + heads[2].max()) // _SIZES if len(topic) else 0
     parts = np.zeros((_FIXED + most, _WORDS), np.int64)
     parts[:, 0] = _HEADER
@@ -252,7 +248,7 @@ def _enqueue(client: int, columns: _Columns, begin: int) -> tuple[int, int]:
         parts[2, :3] = _VALUE, values[0].ctypes.data + values[1][row], values[2][row]
         null = keys[2][row] < 0
         parts[3, :3] = _KEY, 0 if null else keys[0].ctypes.data + keys[1][row], 0 if null else keys[2][row]
-        parts[4, :2] = _OPAQUE, tag << 32 | row
+        parts[4, :2] = _OPAQUE, tag + row
         parts[5, :2] = _FLAGS, _COPY
         parts[6, :2] = _TIMESTAMP, timestamp[row]
         count = _point(parts, _FIXED, commons, common[row])

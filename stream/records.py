@@ -6,7 +6,9 @@ from itertools import chain
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.statistics import Ints
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -40,9 +42,13 @@ class Texts(Sequence[bytes | None]):
         """The same in one buffer."""
         if isinstance(texts, Texts):
             return texts
-        size = np.array([-1 if text is None else len(text) for text in texts], np.int64)
-        begin = np.cumsum(np.append(0, np.maximum(size, 0)))[:-1]
-        return cls(b"".join([*filter(None, texts), b"\0"]), begin, size)
+        try:
+            size = np.array(list(map(len, texts)), np.int64)  # type: ignore[arg-type]  # None raises TypeError
+            buffer = b"".join((*texts, b"\0"))  # type: ignore[arg-type]  # likewise
+        except TypeError:
+            size = np.array([-1 if text is None else len(text) for text in texts], np.int64)
+            buffer = b"".join([*filter(None, texts), b"\0"])
+        return cls(buffer, _begins(size), size)
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -60,11 +66,34 @@ class Texts(Sequence[bytes | None]):
     def __iter__(self) -> Iterator[bytes | None]:
         return iter(self.pick(np.arange(len(self))))
 
+    def gather(self, rows: Ints) -> "Texts":
+        """The chosen rows, in that order, in a buffer of their own."""
+        size = self.size[rows]
+        begin = _begins(size)
+        buffer = np.zeros(int(np.maximum(size, 0).sum()) + 1, np.uint8)
+        _copy(np.frombuffer(self.buffer, np.uint8), self.begin[rows], size, buffer)
+        return Texts(buffer.tobytes(), begin, size)
+
     def pick(self, rows: Ints) -> list[bytes | None]:
         """The chosen rows."""
         buffer = self.buffer
         places = zip(self.begin[rows].tolist(), self.size[rows].tolist(), strict=True)
         return [None if size < 0 else buffer[begin : begin + size] for begin, size in places]
+
+
+def _begins(size: Ints) -> Ints:
+    length = np.maximum(size, 0)
+    return np.cumsum(length) - length
+
+
+@compiled
+def _copy(source: NDArray[np.uint8], begin: Ints, size: Ints, target: NDArray[np.uint8]) -> None:
+    """One after another; a size below 0 is nothing."""
+    at = 0
+    for row in range(len(begin)):
+        for byte in range(begin[row], begin[row] + size[row]):
+            target[at] = source[byte]
+            at += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from sinks.read import dataset
 from stream.app import sources
 from stream.contracts import Score
 from stream.kafka import Broker
+from stream.message import singly
 from stream.partition import Partition
 from stream.records import PUNCTUATION, Records
 from tidewatch.children import Child, override
@@ -110,7 +111,7 @@ class Job:
         partition.use(fleet)
         player = Replay(self.recording).open()
         for records in _records(topics.readings, player.batches(), player.last, until):
-            for message in partition.feed(records):
+            for message in singly(partition.feed(records)):
                 if message.topic == topics.scores:
                     yield msgspec.json.decode(message.value, type=Score)
 

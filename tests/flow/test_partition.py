@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stream.contracts import Reason, Score, Topics
 from stream.decode import Limits
-from stream.message import Message
+from stream.message import Message, singly
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records
@@ -86,7 +86,7 @@ def cuts(records: Records, lengths: Iterator[int]) -> Iterator[Records]:
 def run(records: Records, how: StreamSpec, lengths: Iterator[int] | None = None) -> Out:
     partition, out = Partition(SOURCE, 0, how, TOPICS), Out()
     for batch in cuts(records, lengths or iter([len(records)] * len(records))):
-        out.messages += partition.feed(batch)
+        out.messages += singly(partition.feed(batch))
     return out
 
 
@@ -97,7 +97,7 @@ def run_with_crashes(records: Records, how: StreamSpec, lengths: Iterator[int], 
     partition, at = Partition(SOURCE, 0, how, TOPICS), 0
     while at < len(records):
         batch = next(cuts(records.pick(range(at, len(records))), lengths))
-        pending.messages += partition.feed(batch)
+        pending.messages += singly(partition.feed(batch))
         at += len(batch)
         fate = next(fates) if at < len(records) else "commit"
         if fate == "commit" and not partition.reliving:
@@ -157,7 +157,7 @@ def test_silence_of_the_whole_partition_closes_as_its_clock_would() -> None:
     partition.feed(log([reading("a", s) for s in (1, 5)]))
 
     assert partition.hush(34_999) == []
-    assert Out(partition.hush(35_000)).counts() == {("a", 0): 2}
+    assert Out([*singly(partition.hush(35_000))]).counts() == {("a", 0): 2}
 
 
 def test_the_end_of_a_recording_closes_everything() -> None:

@@ -15,7 +15,7 @@ from stream.contracts import Alert, Reason, Score, Topics
 from stream.decode import LATEST, Decoded, Limits, Parser
 from stream.decode import decode as decode_readings
 from stream.encode import reject_messages
-from stream.message import Message
+from stream.message import Message, singly
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records, punctuation
@@ -106,7 +106,7 @@ def life(data: bytes, *, source: Source) -> None:
     steps = list(plan or b"\x00")
     arrivals = [ARRIVALS[step >> 5] for step in steps]
     log = records([*values, MARK + str(LATEST - 1).encode()], source.topic, arrivals)
-    whole = Partition(source, 0, SPEC, TOPICS).feed(log)
+    whole = [*singly(Partition(source, 0, SPEC, TOPICS).feed(log))]
     scores = [msgspec.json.decode(message.value, type=Score) for message in whole if message.topic == TOPICS.scores]
     rejects = sum(message.topic == TOPICS.rejects for message in whole)
     for message in whole:
@@ -133,7 +133,7 @@ def disturbed(log: Records, source: Source, steps: Sequence[int]) -> list[Messag
     while at < len(log):
         step = steps[turn % len(steps)]
         until = min(at + 1 + (step & 7), len(log))
-        pending += core.feed(log.pick(range(at, until)))
+        pending += singly(core.feed(log.pick(range(at, until))))
         at, turn, fate = until, turn + 1, step >> 3 & 3
         if at == len(log) or (fate == 1 and not core.reliving):
             state += [(message.key or b"", message.value) for message in core.checkpoint()]

@@ -26,6 +26,7 @@ from scorers.train import fit_fleet
 from stream.app import sources
 from stream.contracts import Topics
 from stream.kafka import Broker, Setting, consumer, producer
+from stream.message import singly
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
 from stream.window import WindowSpec
@@ -280,7 +281,7 @@ def expected(site: Site, fleet: Fleet | None = None) -> list[Emitted]:
             records = _records(source.topic, number, [m for m in messages if m.partition() == number])
             core = Partition(source, number, spec, site.topics)
             core.use(fleet or Fleet.empty())
-            found += [(m.topic, m.key, m.value, tuple(m.headers)) for m in core.feed(records)]
+            found += [(m.topic, m.key, m.value, tuple(m.headers)) for m in singly(core.feed(records))]
     return sorted(found, key=repr)
 
 

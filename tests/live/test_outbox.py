@@ -6,9 +6,10 @@ import pytest
 from confluent_kafka import KafkaException
 
 from stream.contracts import Topics
-from stream.kafka import Broker
-from stream.message import Message
+from stream.kafka import Broker, batch_producer
+from stream.message import Bulk, Message, header
 from stream.outbox import ExactlyOnce, FencedError
+from stream.producer import Load
 from tests.live.support import read
 
 
@@ -44,6 +45,31 @@ def test_what_a_zombie_left_open_is_taken_back(kafka: Broker, topics: Topics) ->
         zombie._producer.commit_transaction(30)  # noqa: SLF001
 
     assert {message.value() for message in read(kafka, [topics.scores, topics.state])} == {b"heir"}
+
+
+def test_messages_arrive_as_they_were_sent_however_little_room_there_is(kafka: Broker, topics: Topics) -> None:
+    client = batch_producer(kafka, queue_buffering_max_messages=100)
+    heads = header("own", b""), header("n\u00e4me", bytes(300)), header("shared", b"x")
+    keys = None, b"", b"key"
+    sent = [
+        Message(topics.scores, keys[at % 3], b"%d" % at, heads[at % 2], at % 2, at + 1, heads[2]) for at in range(999)
+    ]
+    load, row, rounds = Load([*sent[:300], Bulk.of(sent[300:700]), Bulk.of(sent[700:900]), *sent[900:]]), 0, 0
+    while (row := client.enqueue(load, row)) < len(load):
+        client.poll(0.01)
+        rounds += 1
+    assert client.flush(30) == 0
+    found = sorted(read(kafka, [topics.scores]), key=lambda message: int(message.value() or b""))
+
+    assert rounds > 1
+    assert [(m.key(), m.value(), m.headers(), m.partition(), m.timestamp()[1]) for m in found] == [
+        (m.key, m.value, m.headers, m.partition, m.timestamp) for m in sent
+    ]
+
+
+def test_a_setting_librdkafka_does_not_know_is_named(kafka: Broker) -> None:
+    with pytest.raises(KafkaException, match=r'No such configuration property: "no\.such"'):
+        batch_producer(kafka, no_such=1)
 
 
 def test_an_outbox_that_was_fenced_closes_in_peace(kafka: Broker, topics: Topics) -> None:

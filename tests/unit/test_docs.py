@@ -19,7 +19,7 @@ from producers.sessions import COLUMNS
 from stream.app import sources
 from stream.contracts import Alert, Fault, Reason, Receipt, Score, Topics
 from stream.encode import alert_message, receipt_message
-from stream.message import Message
+from stream.message import Message, singly
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records, punctuation
 from stream.state import DeviceState, PartitionState
@@ -66,7 +66,8 @@ def feed(core: Partition, values: list[bytes | None], headers: Headers = ()) -> 
     offsets = core.next_offset + np.arange(len(values))
     stamps = np.full(len(values), NOW)
     keys: list[bytes | None] = [b"k"] * len(values)
-    return core.feed(Records(core.source.topic, 0, offsets, stamps, keys, values, [headers] * len(values)))
+    records = Records(core.source.topic, 0, offsets, stamps, keys, values, [headers] * len(values))
+    return [*singly(core.feed(records))]
 
 
 def emitted() -> list[Message]:

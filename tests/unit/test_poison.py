@@ -9,7 +9,7 @@ from bench.kinds import KINDS, Kind
 from bench.poison import plan
 from stream.app import sources
 from stream.contracts import Reason, Topics
-from stream.message import Message
+from stream.message import Message, singly
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
 
@@ -23,7 +23,7 @@ def fed(*values: bytes | None) -> list[Message]:
     records = Records(
         topics.readings, 0, np.arange(count), np.full(count, NOW), [b"device-00001"] * count, list(values), [()] * count
     )
-    messages = Partition(sources(topics)[0], 0, StreamSpec(), topics).feed(records)
+    messages = singly(Partition(sources(topics)[0], 0, StreamSpec(), topics).feed(records))
     return [message for message in messages if message.topic == topics.rejects]
 
 

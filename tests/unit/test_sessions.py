@@ -13,7 +13,7 @@ from stream import sessions
 from stream.app import sources
 from stream.contracts import Reason, Score, Topics
 from stream.decode import Limits, Parse, decode, epoch_ms
-from stream.message import Message
+from stream.message import singly
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records
 
@@ -50,7 +50,7 @@ def read(value: bytes) -> tuple[str, int, dict[str, float]] | Reason:
 
 def windows(values: list[bytes]) -> list[Score]:
     _, source = sources(TOPICS)
-    messages: list[Message] = Partition(source, 0, StreamSpec(), TOPICS).feed(records(values, NOW + 10**8))
+    messages = singly(Partition(source, 0, StreamSpec(), TOPICS).feed(records(values, NOW + 10**8)))
     return [msgspec.json.decode(message.value, type=Score) for message in messages if message.topic == TOPICS.scores]
 
 
