@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import charts, guard, report
+from bench import devices as many
 from bench import poison as poisoned
 from bench import score as scoring
 from bench import steady as steadily
@@ -23,7 +24,7 @@ from bench.poison import Case
 from bench.runners import RUNNERS
 from bench.runners.base import Runner
 from bench.runners.librdkafka import RUNNER as LIBRDKAFKA
-from bench.setup import arena, console, ground
+from bench.setup import arena, bare, console, ground
 from scorers.errors import TidewatchError
 from tidewatch.console import emit
 
@@ -31,6 +32,7 @@ QUICK_READINGS, READINGS = 1_000_000, 2_000_000
 QUICK_RUNS, RUNS = 1, 3
 QUICK_POISON, POISON = 500_000, 5_000_000
 FLOOD = 100
+DEVICES = (500, 10_000, 100_000, 1_000_000)
 NAMES = [runner.name for runner in RUNNERS[1:]]
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -137,6 +139,25 @@ def steady(
     steadily.show(result)
     if plot:
         charts.memory(result, plot)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def devices(
+    *,
+    numbers: Annotated[
+        list[int] | None, typer.Option("--number", min=1, help="How many devices; may be repeated.")
+    ] = None,
+    readings: Annotated[int, typer.Option(min=1, help="At least so many, for each number of devices.")] = 4_000_000,
+    metrics: Annotated[int, typer.Option(min=1, max=256, help="How many values a reading has.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
+) -> None:
+    """Readings a second and memory against the number of devices, a window open for each, without models."""
+    with bare(Job(1, 1, metrics), keep=keep) as built:
+        result = many.run(built, numbers or DEVICES, readings)
+    many.show(result)
     if as_json:
         emit(result)
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -38,11 +38,16 @@ def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
 
 
 @contextmanager
+def bare(job: Job, *, keep: bool) -> Iterator[Arena]:
+    """A broker, no topics, no models."""
+    with _folder(keep=keep) as folder, _broker(job, folder) as built:
+        yield built
+
+
+@contextmanager
 def ground(job: Job, *, keep: bool) -> Iterator[Arena]:
     """Everything set up, the topic empty."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(_folder(keep=keep))
-        built = stack.enter_context(_broker(job, folder))
+    with bare(job, keep=keep) as built:
         ensure_topics(built.broker, built.topics, partitions=PARTITIONS)
         began = time.monotonic()
         fleet.train(job, built.fleet, built.past)
