@@ -1,6 +1,7 @@
 """Readings a second and memory against the number of devices: a window open for each, no models, nothing closes."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.arena import PARTITIONS, Arena
-from bench.job import SIZE_MS, START, Job
+from bench.job import SIZE_MS, Job
 from bench.measure import STALL_S, START_S
 from bench.process import Process
 from bench.runners import ours
@@ -88,11 +89,13 @@ def _counted(report: Path) -> tuple[float, int] | None:
 
 def _batches(job: Job, rounds: int) -> Iterator[Batch]:
     """A reading of each device a round, all within one window."""
+    start = int(time.time() * 1000) - SIZE_MS  # as live readings are: far from now, each would wait for a second one
+    start -= start % SIZE_MS
     encoder, names, random = ReadingEncoder(job.metric_names), job.names, np.random.default_rng(job.seed)
     for turn in range(rounds):
         for begin in range(0, job.devices, _CHUNK):
             here = names[begin : begin + _CHUNK]
-            ts = np.full(len(here), START + turn * SIZE_MS // rounds)
+            ts = np.full(len(here), start + turn * SIZE_MS // rounds)
             values = np.round(random.normal(50, 10, (len(here), job.metrics)), 2)
             yield Batch([name.encode() for name in here], encoder.encode(here, ts, values), ts)
 

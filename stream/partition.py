@@ -249,16 +249,20 @@ class Partition:
         arrival = records.arrival[decoded.row]
         if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
             return _Believed(records, decoded, device, [])
-        waiting = [held.records for held in self._held.values()]
+        waiting = list(self._held.values())
         if waiting:
-            apart = join(waiting)
+            apart = join([held.records for held in waiting])
             before = self._decode(apart)
             decoded, records = both(before, decoded, len(apart)), join([apart, records])
             device = np.append(self._number(before), device)
         judgement = self._clocks.judge(device, decoded.ts, records.arrival[decoded.row], len(waiting))
         known, fresh = set(self._held), set(device[len(waiting) :].tolist())
+        # those that go on waiting come first, as they were
         self._held = {
-            int(device[at]): _Held(records.pick([int(decoded.row[at])]), int(decoded.ts[at])) for at in judgement.held
+            int(device[at]): waiting[at]
+            if at < len(waiting)
+            else _Held(records.pick([int(decoded.row[at])]), int(decoded.ts[at]))
+            for at in judgement.held
         }
         self._dirty.update(known ^ self._held.keys(), fresh & self._held.keys())
         order = judgement.accepted

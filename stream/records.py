@@ -163,8 +163,8 @@ def join(parts: Sequence[Records]) -> Records:
         parts[0].partition,
         np.concatenate([part.offsets for part in parts]),
         np.concatenate([part.timestamps for part in parts]),
-        [key for part in parts for key in part.keys],
-        [value for part in parts for value in part.values],
+        Texts.of([key for part in parts for key in part.keys]),
+        Texts.of([value for part in parts for value in part.values]),
         [headers for part in parts for headers in part.headers],
     )
 
