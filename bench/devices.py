@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.arena import PARTITIONS, Arena
 from bench.job import SIZE_MS, Job
 from bench.measure import STALL_S, START_S
-from bench.process import Process
+from bench.process import Process, rss_mb
 from bench.runners import ours
 from bench.setup import console
 from producers.batch import Batch, ReadingEncoder
@@ -64,13 +64,14 @@ def _play(arena: Arena, readings: int) -> dict[str, Any]:
 
         while not seen or seen[-1][1] < sent:
             process.wait(more, STALL_S)
-        used = process.usage()
+        used, resident = process.usage(), rss_mb(process.pid)
     # the first report with readings may come at any time after the first of them
     (began, before), (ended, after) = next(one for one in seen if one[1]), seen[-1]
     row = {
         "devices": job.devices,
         "readings": sent,
         "readings_per_s": round((after - before) / (ended - began)) if ended > began else 0,
+        "resident_mb": round(resident, 1),
         "peak_mb": round(used.peak_mb, 1),
         "cpu_s_per_million": round(used.cpu_s / sent * 1e6, 2),
     }
@@ -104,12 +105,12 @@ def show(result: Mapping[str, Any]) -> None:
     """Print what there is to know."""
     out = Console(file=sys.stdout, highlight=False)
     table = Table(title=f"{result['metrics']} metrics, a window open for each device", box=SIMPLE)
-    for heading in ("devices", "readings", "readings/s", "÷ first", "peak MB", "CPU s/M"):
+    for heading in ("devices", "readings", "readings/s", "÷ first", "resident MB", "peak MB", "CPU s/M"):
         table.add_column(heading, justify="right")
     for row in result["devices"]:
         table.add_row(
             f"{row['devices']:,}", f"{row['readings']:,}", f"{row['readings_per_s']:,}", f"{row['ratio']:.2f}",
-            f"{row['peak_mb']:,.0f}", f"{row['cpu_s_per_million']:.1f}",
+            f"{row['resident_mb']:,.0f}", f"{row['peak_mb']:,.0f}", f"{row['cpu_s_per_million']:.1f}",
         )  # fmt: skip
     out.print(table)
     out.print(f"{result['kafka']}; CPU with the start of the worker, which compiles nothing but loads what is compiled")
