@@ -216,9 +216,9 @@ def _odd(texts: Texts, rows: Ints, limits: Limits) -> NDArray[np.bool_]:
     return odd
 
 
-def _deep(value: bytes | None) -> bool:
+def _deep(value: bytes) -> bool:
     """Whether JSON is nested so deep that its decoding would depend on how deep our own calls are."""
-    if value is None or len(value) <= 2 * _DEEPEST or value.count(b"[") + value.count(b"{") <= _DEEPEST:
+    if len(value) <= 2 * _DEEPEST or value.count(b"[") + value.count(b"{") <= _DEEPEST:
         return False
     return _nested(np.frombuffer(value, np.uint8), _DEEPEST)
 

@@ -48,11 +48,6 @@ def _event(kind: str, source: str, identity: str, epoch_ms: int) -> bytes:
     return b"".join((_VERSION, *about, _time(epoch_ms), _JSON))
 
 
-@lru_cache(maxsize=4096)
-def _opening(name: str, size: int) -> bytes:
-    return opening(name, size)
-
-
 @lru_cache(maxsize=64)
 def _scored(source: str) -> bytes:
     return b"".join((_VERSION, _SCORE, _JSON, header("ce_source", source.encode())))
@@ -66,7 +61,7 @@ def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
     for score, value in zip(scores, values, strict=False):
         key = score.device_id.encode()
         identity = f"{score.source}/{score.device_id}/{score.window_start}".encode()
-        head = _time(score.window_end) + _opening("ce_id", len(identity)) + identity
+        head = _time(score.window_end) + opening("ce_id", len(identity)) + identity
         messages.append(Message(topic, key, value, head, common=_scored(score.source)))
     return messages
 

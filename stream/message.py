@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -126,6 +127,7 @@ def header(name: str, value: bytes) -> bytes:
     return opening(name, len(value)) + value
 
 
+@lru_cache(maxsize=4096)
 def opening(name: str, size: int) -> bytes:
     """What comes before a header's value of ``size`` bytes."""
     text = name.encode() + b"\0"

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from enum import StrEnum
 from functools import partial
 from itertools import count
@@ -30,6 +30,10 @@ _LARGEST = 1_000_000_000
 _FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001 - librdkafka's own codes carry the underscore
 _SPOILED = {KafkaError._STATE, KafkaError._FATAL}  # noqa: SLF001 - as above
 """What producing says in a transaction that is lost already."""
+
+
+_Refused = dict[int, list[tuple[int, KafkaError]]]
+"""Of each load on its way, by its tag: the rows that were refused, and why."""
 
 
 class FencedError(TidewatchError):
@@ -121,9 +125,8 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """Leave it at that."""
-        with suppress(KafkaException):  # a fenced producer raises even at its own end
-            self._producer.purge()
-            self._producer.flush(0)
+        self._producer.purge()
+        self._producer.flush(0)
 
     def _attempt(self, messages: Sequence[Output]) -> KafkaError | None:
         """Why it was taken back, if it was."""
@@ -212,11 +215,10 @@ class Outlet:
         self._turn = threading.Lock()
         """Its holder serves the reports of all, and has served them when it lets go."""
         self._tags = count()
-        self._refused: dict[int, list[tuple[int, KafkaError]]] = {}
-        """Of each load on its way, by its tag: the rows that were refused, and why."""
+        self._refused: _Refused = {}
         self._producer = batch_producer(
             broker,
-            report=self._report,
+            report=partial(_report, self._refused),
             message_timeout_ms=_FOR_EVER,
             message_max_bytes=_LARGEST,
             linger_ms=_LINGER_MS,
@@ -230,15 +232,11 @@ class Outlet:
             BrokenError: the producer is beyond repair.
             StoppedError: no answer until the stop.
         """
-        while messages:
-            refused = self._attempt(messages)
-            if refused:
-                one_by_one, fault = list(singly(messages)), refused[0][1]
-                messages = [one_by_one[row] for row, _ in refused]
-                log.warning("%d for %s: %s; they are sent again", len(messages), messages[0].topic, fault.str())
-                self._wait(_PAUSE_S)
-            else:
-                return
+        while messages and (refused := self._attempt(messages)):
+            one_by_one, fault = list(singly(messages)), refused[0][1]
+            messages = [one_by_one[row] for row, _ in refused]
+            log.warning("%d for %s: %s; they are sent again", len(messages), messages[0].topic, fault.str())
+            self._wait(_PAUSE_S)
 
     def _attempt(self, messages: Sequence[Output]) -> list[tuple[int, KafkaError]]:
         """The rows that were refused, and why."""
@@ -269,11 +267,6 @@ class Outlet:
             self._wait(0)
         return row
 
-    def _report(self, tag: int, row: int, fault: KafkaError | None) -> None:
-        refused = self._refused.get(tag)  # its sender may have been stopped
-        if fault is not None and refused is not None:
-            refused.append((row, fault))
-
     def _flushed(self) -> bool:
         """Whether everything so far is acknowledged or refused; waits a moment for it."""
         with self._turn:
@@ -282,6 +275,13 @@ class Outlet:
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise StoppedError("Kafka did not take all outputs before the stop; the epoch is redone.")
+
+
+def _report(refused: _Refused, tag: int, row: int, fault: KafkaError | None) -> None:
+    """Without its outlet, which a client that must tell it would keep for ever."""
+    load = refused.get(tag)  # its sender may have been stopped
+    if fault is not None and load is not None:
+        load.append((row, fault))
 
 
 def remembered(broker: Broker, topic: str, partition: int, stop: threading.Event) -> dict[bytes, bytes]:

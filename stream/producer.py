@@ -141,18 +141,18 @@ class BatchProducer:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             if _conf_set(conf, name.encode(), text.encode(), reason, _REASON_BYTES):
                 _conf_destroy(conf)
-                raise KafkaException(KafkaError(KafkaError._INVALID_ARG, reason.value.decode()))  # noqa: SLF001
+                raise _unfit(reason.value)
         # librdkafka keeps no reference to what it is to call
-        self._callbacks: list[Any] = [_Told(lambda _, code, why, __: told(KafkaError(code, (why or b"").decode())))]
-        _conf_error(conf, self._callbacks[0])
+        callbacks: list[Any] = [_Told(lambda _, code, why, __: told(KafkaError(code, (why or b"").decode())))]
+        _conf_error(conf, callbacks[0])
         if report:
-            self._callbacks.append(_Report(lambda _, message, __: report(*_fate(message.contents))))
-            _conf_report(conf, self._callbacks[1])
+            callbacks.append(_Report(lambda _, message, __: report(*_fate(message.contents))))
+            _conf_report(conf, callbacks[1])
         self._client: int = _new(_PRODUCER, conf, reason, _REASON_BYTES)
         if not self._client:
             _conf_destroy(conf)
-            raise KafkaException(KafkaError(KafkaError._INVALID_ARG, reason.value.decode()))  # noqa: SLF001
-        end = weakref.finalize(self, _end, self._client, self._callbacks)
+            raise _unfit(reason.value)
+        end = weakref.finalize(self, _end, self._client, callbacks)
         end.atexit = False
 
     def enqueue(self, load: Load, begin: int = 0) -> int:
@@ -211,6 +211,10 @@ class RefusedMessage(KafkaException):
     def __init__(self, row: int, error: KafkaError) -> None:
         super().__init__(error)
         self.row = row
+
+
+def _unfit(reason: bytes) -> KafkaException:
+    return KafkaException(KafkaError(KafkaError._INVALID_ARG, reason.decode()))  # noqa: SLF001 - librdkafka's name
 
 
 def _end(client: int, _: list[Any]) -> None:

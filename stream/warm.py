@@ -9,13 +9,14 @@ from aiokafka.record.util import calc_crc32c
 from scorers.fleet import Fleet
 from scorers.statistics import BLOCKS, Statistics
 from stream.contracts import Topics
+from stream.message import Message
 from stream.partition import Partition, Source, StreamSpec
 from stream.producer import BatchProducer, Load
 from stream.readings import READINGS
 from stream.unpack import batches, unpack
 
 _NOW = 1_700_000_000_000
-_DEEP = b"[" * 500
+_DEEP = b'{"a":' * 250
 _LEAP_MS = 5 * 60 * 1000
 _READING = b'{"device_id":"a","ts":%d,"values":{"x":%s}}'
 
@@ -30,7 +31,9 @@ def warm() -> None:
     whole = list(batches(memoryview(bytes(builder.build())), lambda data: calc_crc32c(bytes(data))))
     run = unpack("warm", 0, whole)
     core = Partition(Source("warm", READINGS), 0, StreamSpec(), Topics())
-    BatchProducer({"log_level": 0}, lambda _: None).enqueue(Load([]))
+    nowhere = BatchProducer({"log_level": 0}, lambda _: None)
+    nowhere.enqueue(Load([Message("warm", None, b"")]))
+    nowhere.purge()
     core.feed(run)
     core.hush(_LEAP_MS)
 
