@@ -3,13 +3,13 @@
 One malformed record costs its batch the fast path and nothing else.
 """
 
-import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import chain
-from typing import Any, NoReturn
+from itertools import chain, repeat
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -135,6 +135,8 @@ class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error o
 Parse = Callable[[bytes], Reading]
 """Bytes of one record to a reading; raises ``Refused``, or what msgspec raises."""
 
+_CONSTANT = re.compile(rb"(?<=[:,\[ \t\n\r])(?:NaN|-?Infinity)(?=[],} \t\n\r])")
+"""What many writers of JSON put for a float that is none."""
 _UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
 
@@ -320,31 +322,29 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         return
     bad: dict[int, Reject] = {}
 
-    def refuse(readings: Iterable[Any], reason: Reason, detail: Callable[[int], str]) -> None:
-        for at in readings:
-            bad.setdefault(int(at), Reject(int(decoded.row[at]), reason, detail(int(at))))
+    def refuse(readings: Ints, reason: Reason, details: Iterable[str]) -> None:
+        for at, row, detail in zip(readings.tolist(), decoded.row[readings].tolist(), details, strict=False):
+            bad.setdefault(at, Reject(row, reason, detail))
 
     ts, ahead = decoded.ts, decoded.ts - records.arrival[decoded.row]
-    refuse(
-        np.flatnonzero((ts < EARLIEST) | (ts >= LATEST)),
-        Reason.BAD_TIMESTAMP,
-        lambda at: f"ts {ts[at]} is not epoch milliseconds between 1980 and 2199",
-    )
-    refuse(
-        np.flatnonzero(ahead > limits.max_ahead_ms),
-        Reason.FUTURE,
-        lambda at: f"ts {ts[at]} is {ahead[at]} ms ahead of the record; max_ahead is {limits.max_ahead_ms} ms",
-    )
+    beyond = np.flatnonzero((ts < EARLIEST) | (ts >= LATEST))
+    details = (f"ts {stamp} is not epoch milliseconds between 1980 and 2199" for stamp in ts[beyond].tolist())
+    refuse(beyond, Reason.BAD_TIMESTAMP, details)
+    early = np.flatnonzero(ahead > limits.max_ahead_ms)
+    told = zip(ts[early].tolist(), ahead[early].tolist(), strict=True)
+    most = limits.max_ahead_ms
+    details = (f"ts {stamp} is {by} ms ahead of the record; max_ahead is {most} ms" for stamp, by in told)
+    refuse(early, Reason.FUTURE, details)
     for shape, names in enumerate(decoded.shapes):
         fault = _shape_fault(names, limits)
         if fault:
-            refuse(np.flatnonzero(decoded.shape == shape), fault[0], lambda _, why=fault[1]: why)  # type: ignore[misc]  # why is bound now
+            refuse(np.flatnonzero(decoded.shape == shape), fault[0], repeat(fault[1]))
     if max(map(len, decoded.names)) > limits.max_name or not all(decoded.names):
         odd = [code for code, name in enumerate(decoded.names) if not 0 < len(name) <= limits.max_name]
         refuse(
             np.flatnonzero(np.isin(decoded.device, odd)),
             Reason.WRONG_TYPE,
-            lambda _: f"device_id must have 1 to {limits.max_name} characters",
+            repeat(f"device_id must have 1 to {limits.max_name} characters"),
         )
     if not np.abs(decoded.flat).max(initial=0.0) <= LARGEST:
         places = np.flatnonzero(~(np.abs(decoded.flat) <= LARGEST))
@@ -353,7 +353,7 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         owner = order[np.searchsorted(decoded.start[order], places, side="right") - 1]
         # what lies between is of readings left out before
         inside = (decoded.start[owner] <= places) & (places < decoded.start[owner] + width[owner])
-        refuse(owner[inside], Reason.NOT_FINITE, lambda _: f"a value beyond ±{LARGEST:g}")
+        refuse(owner[inside], Reason.NOT_FINITE, repeat(f"a value beyond ±{LARGEST:g}"))
     if bad:
         _drop(decoded, bad)
 
@@ -422,20 +422,14 @@ def _explain(value: bytes, error: Exception) -> Fault:
     if "out of range" in told:
         return Reason.NOT_FINITE, told
     if b"NaN" in value or b"Infinity" in value:
+        constant = _CONSTANT.search(value)
         try:
-            _lenient.decode(value.decode())
-        except Refused as refused:
-            return refused.args
-        except ValueError:
-            pass
+            msgspec.json.decode(_CONSTANT.sub(b"0", value))
+        except _UNREADABLE:
+            constant = None
+        if constant:
+            return Reason.NOT_FINITE, f"{constant[0].decode()} is not a measurement; leave the metric out"
     return Reason.MALFORMED, told
-
-
-def _constant(name: str) -> NoReturn:
-    raise Refused(Reason.NOT_FINITE, f"{name} is not a measurement; leave the metric out")
-
-
-_lenient = json.JSONDecoder(parse_constant=_constant)
 
 
 def require(record: dict[str, Any], name: str) -> Any:

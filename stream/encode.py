@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.statistics import Ints
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
@@ -26,6 +27,9 @@ _VERSION = header("ce_specversion", b"1.0")
 _SCORE = header("ce_type", b"io.tidewatch.score.v1")
 _REJECT = header("ce_type", b"io.tidewatch.reject.v1")
 _LAST_MS = 253_402_300_799_999
+_LONGEST = 20
+"""Characters of a 64-bit integer."""
+_ZERO, _MINUS = b"0-"
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 RECEIPT = "io.tidewatch.receipt.v1"
 """The ``ce_type`` that tells a receipt from a reject."""
@@ -97,9 +101,9 @@ def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Texts:
     """The headers of records that tell each from the others, made by columns of characters."""
     second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
     seconds, which = np.unique(second, return_inverse=True)
-    times = _characters(np.array([_second(one) for one in seconds.tolist()], bytes))[which]
-    places, stamps = _characters(offsets.astype(bytes)), _characters(timestamps.astype(bytes))
-    thousandths = _characters((millisecond + 1000).astype(bytes))[:, 1:4]
+    texts = np.array([_second(one) for one in seconds.tolist()], bytes)
+    times = np.frombuffer(texts.tobytes(), np.uint8).reshape(len(texts), texts.itemsize)[which]
+    places, stamps, thousandths = _decimal(offsets), _decimal(timestamps), _decimal(millisecond + 1000)[:, 1:4]
     sizes = np.stack([(places > 0).sum(axis=1), (stamps > 0).sum(axis=1)], axis=1)
     tables = []
     # nearly always one run of rows with as many characters
@@ -115,9 +119,28 @@ def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Texts:
     return Texts(b"".join([*(table.tobytes() for table in tables), b"\0"]), np.cumsum(size) - size, size)
 
 
-def _characters(texts: NDArray[np.bytes_]) -> NDArray[np.uint8]:
-    """A row for each; shorter ones end in zeros."""
-    return np.frombuffer(texts.tobytes(), np.uint8).reshape(len(texts), texts.itemsize)
+def _decimal(numbers: Ints) -> NDArray[np.uint8]:
+    """A row of characters for each number; shorter ones end in zeros."""
+    characters = np.zeros((len(numbers), _LONGEST), np.uint8)
+    _write(numbers, characters)
+    return characters
+
+
+@compiled
+def _write(numbers: Ints, characters: NDArray[np.uint8]) -> None:
+    for row in range(len(numbers)):
+        left = np.uint64(numbers[row]) if numbers[row] >= 0 else ~np.uint64(numbers[row]) + np.uint64(1)
+        length, more = 1, left // np.uint64(10)
+        while more:
+            length, more = length + 1, more // np.uint64(10)
+        at = length - 1
+        if numbers[row] < 0:
+            characters[row, 0] = _MINUS
+            at += 1
+        for _ in range(length):
+            characters[row, at] = _ZERO + left % np.uint64(10)
+            left //= np.uint64(10)
+            at -= 1
 
 
 def _table(count: int, *parts: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
