@@ -65,7 +65,7 @@ class Clocks:
         """Make room for device numbers below ``devices``."""
         more = devices - len(self.clock)
         if more > 0:
-            pad = np.full(max(more, len(self.clock)), NEVER, np.int64)
+            pad = np.full(max(more, len(self.clock) // 4), NEVER, np.int64)
             self.clock, self.heard, self.quiet = (np.append(a, pad) for a in (self.clock, self.heard, self.quiet))
 
     def closed(self, device: Ints | slice = slice(None)) -> Ints:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
-from stream.records import Records, Texts
+from stream.records import Records, Texts, chained
 from stream.template import Run, Templates
 
 EARLIEST = 315_532_800_000
@@ -72,13 +72,13 @@ class Reject(msgspec.Struct, gc=False, frozen=True):
 class Decoded:
     """``n`` readings in columns; reading *i* is record ``row[i]`` of the batch.
 
-    Its device is ``names[device[i]]``; names may be there that no reading has, or twice.
+    Its device is ``names[device[i]]``, in UTF-8; names may be there that no reading has, or twice.
     The values of reading *i* are ``flat[start[i]:][:len(shapes[shape[i]])]``, in the order of the
     metric names ``shapes[shape[i]]``.
     """
 
     row: Ints
-    names: list[str]
+    names: Texts
     device: Ints
     ts: Ints
     shape: Ints
@@ -113,7 +113,7 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
     moved = np.array([place[names] for names in second.shapes], np.int64)
     return Decoded(
         np.append(first.row, second.row + rows),
-        first.names + second.names,
+        chained(first.names, second.names),
         np.append(first.device, second.device + len(first.names)),
         np.append(first.ts, second.ts),
         np.append(first.shape, moved[second.shape]),
@@ -176,11 +176,11 @@ def _alike(run: Run, templates: Templates) -> Decoded:
     row, ts, flat, begin, length = (
         np.concatenate(columns) for columns in zip(*(part for _, part in parts), strict=True)
     )
-    code, words = run.words(begin, length)
+    code, names = run.words(begin, length)
     shapes = list(dict.fromkeys(made.names for made, _ in parts))
     shape = np.repeat([shapes.index(made.names) for made, _ in parts], [len(part.row) for _, part in parts])
     width = np.array([len(names) for names in shapes])[shape]
-    names, strange = _decoded(words)
+    strange = _strange(names)
     decoded = Decoded(row, names, code, ts, shape, shapes, np.cumsum(width) - width, flat)
     order = np.argsort(row)
     if strange:
@@ -190,13 +190,11 @@ def _alike(run: Run, templates: Templates) -> Decoded:
     return decoded.take(order)
 
 
-def _decoded(words: Sequence[bytes]) -> tuple[list[str], list[int]]:
-    """Names, and the numbers of those that are not UTF-8."""
-    try:
-        return [word.decode() for word in words], []
-    except UnicodeDecodeError:
-        names = [word.decode(errors="replace") for word in words]
-        return names, [at for at, (name, word) in enumerate(zip(names, words, strict=True)) if name.encode() != word]
+def _strange(names: Texts) -> list[int]:
+    """The numbers of those that are not UTF-8."""
+    if names.buffer.isascii():
+        return []
+    return [at for at, name in enumerate(names) if name and name.decode(errors="replace").encode() != name]
 
 
 def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
@@ -258,7 +256,8 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     start = np.cumsum(widths) - widths
     known: dict[str, int] = {}
     device = np.array([known.setdefault(reading.device_id, len(known)) for reading in readings], np.int64)
-    return Decoded(rows, list(known), device, ts, np.array(shape, np.int64), shapes, start, flat)
+    names = Texts.of([name.encode() for name in known])
+    return Decoded(rows, names, device, ts, np.array(shape, np.int64), shapes, start, flat)
 
 
 def _one_by_one(
@@ -339,8 +338,11 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         fault = _shape_fault(names, limits)
         if fault:
             refuse(np.flatnonzero(decoded.shape == shape), fault[0], repeat(fault[1]))
-    if max(map(len, decoded.names)) > limits.max_name or not all(decoded.names):
-        odd = [code for code, name in enumerate(decoded.names) if not 0 < len(name) <= limits.max_name]
+    size = decoded.names.size
+    suspect = np.flatnonzero((size == 0) | (size > limits.max_name))  # in bytes, no fewer than characters
+    if len(suspect):
+        names = decoded.names.pick(suspect)
+        odd = [code for code, name in zip(suspect, names, strict=True) if not 0 < _letters(name) <= limits.max_name]
         refuse(
             np.flatnonzero(np.isin(decoded.device, odd)),
             Reason.WRONG_TYPE,
@@ -356,6 +358,10 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         refuse(owner[inside], Reason.NOT_FINITE, repeat(f"a value beyond ±{LARGEST:g}"))
     if bad:
         _drop(decoded, bad)
+
+
+def _letters(name: bytes | None) -> int:
+    return len((name or b"").decode())
 
 
 def _shape_fault(names: tuple[str, ...], limits: Limits) -> Fault | None:

@@ -145,7 +145,7 @@ class Intake:
             arrivals = Arrivals(
                 batch.device[here],
                 number[chosen],
-                decoded.ts[here],
+                decoded.ts[here] - number[chosen] * self._spec.hop_ms,
                 batch.offset[here],
                 batch.trace.partition[here],
                 shape,

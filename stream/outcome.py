@@ -1,7 +1,6 @@
 """Closed windows to verdicts, verdicts to alerts, both to messages."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,37 +9,40 @@ from stream.alert import Alerting, AlertSpec, Verdict
 from stream.contracts import Score, Topics
 from stream.encode import Origin, alert_message, score_messages, scores
 from stream.message import Message
+from stream.names import Names
 from stream.window import Closed
 
 
 class Outcomes:
-    """What one partition's windows mean: the fleet in force and the alerts under way."""
+    """What one partition's windows mean: the fleet in force and the alerts under way; ``names`` are its devices."""
 
-    def __init__(self, source: str, topics: Topics, alert: AlertSpec, *, sums: bool) -> None:
+    def __init__(self, source: str, topics: Topics, alert: AlertSpec, names: Names, *, sums: bool) -> None:
         self.alerting = Alerting(alert, source)
         self.counts: Counter[str] = Counter()
         self._source = source
         self._topics = topics
         self._sums = sums
         self._fleet = Fleet.empty()
-        self._names: list[str] = []
+        self._names = names
         self._model = np.empty(0, np.int64)
+        """By device number."""
 
     def use(self, fleet: Fleet) -> None:
         """Score by ``fleet`` from the next window on."""
         self._fleet = fleet
-        self._model = fleet.index(self._names)
+        self._model = np.empty(0, np.int64)
+        self.meet()
 
-    def meet(self, names: Sequence[str]) -> None:
-        """Devices not seen before, in the order of their numbers."""
-        self._names.extend(names)
-        self._model = np.append(self._model, self._fleet.index(names))
+    def meet(self) -> None:
+        """Find the models of devices that have come since."""
+        new = self._names.pick(range(len(self._model), len(self._names)))
+        self._model = np.append(self._model, self._fleet.index(new))
 
     def tell(self, closed: Closed) -> list[Message]:
         """The scores and alerts of closed windows, each device's in time order."""
         verdicts = self._fleet.score(self._model[closed.device], closed.statistics)
         devices = closed.device.tolist()
-        names = [self._names[device] for device in devices]
+        names = self._names.pick(devices)
         records = list(scores(closed, verdicts, names, Origin(self._source, self._sums, self._fleet.version)))
         messages = score_messages(self._topics.scores, records)
         if self.alerting.watched or verdicts.anomaly.any():

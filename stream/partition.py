@@ -6,7 +6,6 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -21,8 +20,9 @@ from stream.decode import Decoded, Limits, Parser, Reject, both, decode
 from stream.encode import reject_messages
 from stream.intake import Batch, Intake
 from stream.message import Message, Output
+from stream.names import Names
 from stream.outcome import Outcomes
-from stream.records import Records, join, punctuation
+from stream.records import Records, Texts, join, punctuation
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
 from stream.window import WindowSpec
 
@@ -85,10 +85,10 @@ class Partition:
         """The first record not yet fed."""
         self._spec = spec
         self._topics = topics
-        self._numbers: dict[str, int] = {}
+        self._names = Names()
         self._clocks = Clocks(spec.window, spec.max_jump_ms)
         self._intake = Intake(spec.window, dedupe=spec.dedupe and source.distinct, max_metrics=spec.limits.max_metrics)
-        self._outcomes = Outcomes(source.topic, topics, spec.alert, sums=source.sums)
+        self._outcomes = Outcomes(source.topic, topics, spec.alert, self._names, sums=source.sums)
         self._held: dict[int, _Held] = {}
         self._excluded: list[int] = []
         self._dirty: set[int] = set()
@@ -192,7 +192,7 @@ class Partition:
 
     def _close(self, now: int) -> list[Output]:
         """What has closed when the partition's clock reads ``now``."""
-        self._dirty.update(self._clocks.hush(len(self._numbers), now).tolist())
+        self._dirty.update(self._clocks.hush(len(self._names), now).tolist())
         messages: list[Output] = []
         for closed in self._intake.windows.close(self._clocks.closed()):
             self._dirty.update(closed.device.tolist())
@@ -216,29 +216,28 @@ class Partition:
             records, _ = self._held.pop(number)
             self._dirty.add(number)
             messages += self._refuse(records, self._admit(records, self._decode(records), np.array([number])))
-        self._dirty.update(self._clocks.punctuate(len(self._numbers), now).tolist())
+        self._dirty.update(self._clocks.punctuate(len(self._names), now).tolist())
         return messages + self._close(self._clocks.partition)
 
     def _number(self, decoded: Decoded) -> Ints:
         """The number of each reading's device."""
-        known = np.array([self._numbers.get(name, -1) for name in decoded.names], np.int64)
+        known = self._names.find(decoded.names)
         device = known[decoded.device]
         new = device < 0
         if not new.any():
             return device
         codes, first = np.unique(decoded.device[new], return_index=True)
         codes = codes[np.argsort(first)]  # as they appear, so that batching changes no number
-        known[codes] = self._meet([decoded.names[code] for code in codes])
+        known[codes] = self._meet(decoded.names.gather(codes))
         return known[decoded.device]
 
-    def _meet(self, names: list[str]) -> Ints:
+    def _meet(self, names: Texts) -> Ints:
         """The number of each device, given to those that have none."""
-        numbers, known = self._numbers, len(self._numbers)
-        device = [numbers.setdefault(name, len(numbers)) for name in names]
-        self._outcomes.meet(list(islice(numbers, known, None)))
-        self._clocks.grow(len(numbers))
-        self._intake.windows.grow(len(numbers))
-        return np.array(device, np.int64)
+        device = self._names.enter(names)
+        self._outcomes.meet()
+        self._clocks.grow(len(self._names))
+        self._intake.windows.grow(len(self._names))
+        return device
 
     # --- which stamps to believe ---------------------------------------------------------------
 
@@ -281,8 +280,7 @@ class Partition:
 
     def checkpoint(self) -> list[Message]:
         """What changed since the last checkpoint, for the state topic."""
-        names = list(self._numbers) if self._dirty else []
-        messages = [self._remember(names[number], number) for number in sorted(self._dirty)]
+        messages = [self._remember(number) for number in sorted(self._dirty)]
         self._dirty.clear()
         floor, clock = self._intake.windows.floor() or (self.next_offset, self._clocks.partition)
         # a held reading that is believed after all opens its window below the floor of today
@@ -292,7 +290,7 @@ class Partition:
         key = partition_key(self.scope, self.number)
         return [*messages, Message(self._topics.state, key, encode(state), partition=self.number)]
 
-    def _remember(self, name: str, number: int) -> Message:
+    def _remember(self, number: int) -> Message:
         closed = int(self._clocks.closed(np.array([number]))[0])
         held = self._held.get(number)
         state = DeviceState(int(self._clocks.clock[number]), closed, self._intake.metrics(number))
@@ -302,14 +300,14 @@ class Partition:
         if held:
             offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
             state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
-        return Message(self._topics.state, device_key(self.scope, name), encode(state), partition=self.number)
+        return Message(self._topics.state, device_key(self.scope, self._names[number]), encode(state), partition=self.number)
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.
 
         None: nothing is remembered; start wherever the group does.
         """
-        device = self._meet(list(memory.devices))
+        device = self._meet(Texts.of([name.encode() for name in memory.devices]))
         for number, state in zip(device.tolist(), memory.devices.values(), strict=True):
             self._clocks.clock[number], self._clocks.quiet[number] = state.clock, state.closed
             if state.heard is not None:

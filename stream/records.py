@@ -81,6 +81,12 @@ class Texts(Sequence[bytes | None]):
         return [None if size < 0 else buffer[begin : begin + size] for begin, size in places]
 
 
+def chained(first: Texts, second: Texts) -> Texts:
+    """One after the other."""
+    begin = np.append(first.begin, second.begin + len(first.buffer))
+    return Texts(first.buffer + second.buffer, begin, np.append(first.size, second.size))
+
+
 def _begins(size: Ints) -> Ints:
     length = np.maximum(size, 0)
     return np.cumsum(length) - length

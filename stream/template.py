@@ -115,13 +115,12 @@ class Run:
         self.left = np.flatnonzero(looked)
         self.others = np.flatnonzero(~looked)
 
-    def words(self, begin: Ints, length: Ints) -> tuple[Ints, list[bytes]]:
-        """Distinct parts of the records, as they first appear, and which of them each part is."""
+    def words(self, begin: Ints, length: Ints) -> tuple[Ints, Texts]:
+        """Which of the distinct parts of the records each part is, and those, as they first appear."""
         code, first = np.empty(len(begin), np.int64), np.empty(len(begin), np.int64)
         table = np.full(1 << max(2 * len(begin), 1).bit_length(), -1)
         count = _distinct(self.data, begin, length, table, code, first)
-        places = zip(begin[first[:count]].tolist(), length[first[:count]].tolist(), strict=True)
-        return code, [self.texts.buffer[at : at + size] for at, size in places]
+        return code, Texts(self.texts.buffer, begin, length).gather(first[:count])
 
 
 def template(value: bytes, names: Callable[[bytes], Sequence[str]]) -> Template | None:

@@ -18,6 +18,8 @@ from scorers.statistics import Floats, Ints, Statistics
 from stream.index import Index
 
 _FIRST_ROWS = 64
+LONGEST_MS = 24 * 24 * 3_600_000
+"""Of a window: 32 bits hold its milliseconds, and how many readings a device sends in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class WindowSpec:
     idle_ms: int = 30_000
 
     def __post_init__(self) -> None:
+        if self.size_ms > LONGEST_MS:
+            raise ConfigError(f"window.size ({self.size_ms} ms) must not be over 24 days ({LONGEST_MS} ms).")
         if self.size_ms < 1 or not 1 <= self.hop_ms <= self.size_ms:
             raise ConfigError(f"window.hop ({self.hop_ms} ms) must lie between 1 ms and window.size ({self.size_ms}).")
         if self.grace_ms < 0 or self.idle_ms < 1:
@@ -71,7 +75,8 @@ class Arrivals:
     device: Ints
     window: Ints
     """Window number: start divided by hop."""
-    ts: Ints
+    within: Ints
+    """The reading's stamp since its window's start, ms."""
     offset: Ints
     partition_clock: Ints
     shape: Ints
@@ -95,21 +100,22 @@ class Values:
 class _Columns:
     """Statistics blocks of shape ``(capacity, metrics)``."""
 
-    count: Ints
+    count: NDArray[np.int32]
     shift: Floats
     total: Floats
     square: Floats
     low: Floats
     high: Floats
     last: Floats
-    last_ts: Ints
+    last_ts: NDArray[np.int32]
+    """Since the window's start, as ``Arrivals.within``."""
 
     @classmethod
     def room(cls, rows: int, metrics: int) -> "_Columns":
         """Rows to be cleared before they are used: until then they cost no memory."""
         shape = (rows, metrics)
         shift, total, square, low, high, last = (np.empty(shape) for _ in range(6))
-        return cls(np.empty(shape, np.int64), shift, total, square, low, high, last, np.empty(shape, np.int64))
+        return cls(np.empty(shape, np.int32), shift, total, square, low, high, last, np.empty(shape, np.int32))
 
     def put(self, rows: Ints, other: "_Columns", at: Ints, columns: Ints) -> None:
         """Copy rows ``at`` of ``other`` to ``rows``, its columns to ``columns``."""
@@ -173,7 +179,7 @@ class Block:
         row = self._place(arrivals)
         data = [getattr(self._data, name) for name in _Columns.__slots__]
         _accumulate(
-            row, arrivals.ts, arrivals.shape, arrivals.start, values.flat, values.edges, values.columns,
+            row, arrivals.within, arrivals.shape, arrivals.start, values.flat, values.edges, values.columns,
             self._rows.count, *data,
         )  # fmt: skip
 
@@ -269,7 +275,7 @@ class Block:
     def summary(self, rows: Ints, spec: WindowSpec) -> Closed:
         """The statistics of ``rows``."""
         about, data = self._rows, self._data
-        count = data.count[rows]
+        count = data.count[rows].astype(np.int64)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = data.shift[rows] + data.total[rows] / count
             spread = data.square[rows] - data.total[rows] * data.total[rows] / count
@@ -286,8 +292,9 @@ class Block:
 
 @compiled
 def _accumulate(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
-    row: Ints, ts: Ints, shape: Ints, start: Ints, flat: Floats, edges: Ints, columns: Ints, readings: Ints,
-    count: Ints, shift: Floats, total: Floats, square: Floats, low: Floats, high: Floats, last: Floats, last_ts: Ints,
+    row: Ints, within: Ints, shape: Ints, start: Ints, flat: Floats, edges: Ints, columns: Ints, readings: Ints,
+    count: NDArray[np.int32], shift: Floats, total: Floats, square: Floats, low: Floats, high: Floats, last: Floats,
+    last_ts: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Reading by reading: the same sums, to the bit, in any batching."""
     for i in range(len(row)):
@@ -304,8 +311,8 @@ def _accumulate(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
             square[at, column] += distance * distance
             low[at, column] = min(low[at, column], value)
             high[at, column] = max(high[at, column], value)
-            if ts[i] >= last_ts[at, column]:
-                last[at, column], last_ts[at, column] = value, ts[i]
+            if within[i] >= last_ts[at, column]:
+                last[at, column], last_ts[at, column] = value, within[i]
 
 
 class Windows:
@@ -324,7 +331,7 @@ class Windows:
         """Make room for device numbers below ``devices``."""
         more = devices - len(self._block)
         if more > 0:
-            self._block = np.append(self._block, np.zeros(max(more, len(self._block)), np.int64))
+            self._block = np.append(self._block, np.zeros(max(more, len(self._block) // 4), np.int64))
 
     def metrics(self, block: int) -> tuple[str, ...]:
         """The metrics of a block, sorted."""

@@ -85,7 +85,7 @@ def batch(data: bytes, *, parser: Parser) -> None:
 def readings(decoded: Decoded) -> dict[int, tuple[str, int, dict[str, str]]]:
     """Device, stamp and values by row; values as text, as -0.0 is not 0.0."""
     found = {}
-    for at, device in enumerate(decoded.names[code] for code in decoded.device):
+    for at, device in enumerate((decoded.names[code] or b"").decode() for code in decoded.device):
         names = decoded.shapes[int(decoded.shape[at])]
         values = decoded.flat[decoded.start[at] :][: len(names)].tolist()
         found[int(decoded.row[at])] = device, int(decoded.ts[at]), dict(zip(names, map(repr, values), strict=True))

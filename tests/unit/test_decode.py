@@ -36,7 +36,7 @@ def reasons(decoded: Decoded) -> list[tuple[int, Reason]]:
 def readings(decoded: Decoded) -> list[tuple[int, str, int, dict[str, float]]]:
     """(row, device, ts, values) of what was accepted."""
     found = []
-    for at, device in enumerate(decoded.names[code] for code in decoded.device):
+    for at, device in enumerate((decoded.names[code] or b"").decode() for code in decoded.device):
         names = decoded.shapes[decoded.shape[at]]
         values = decoded.flat[decoded.start[at] :][: len(names)].tolist()
         found.append((int(decoded.row[at]), device, int(decoded.ts[at]), dict(zip(names, values, strict=True))))

@@ -42,7 +42,7 @@ def read(value: bytes) -> tuple[str, int, dict[str, float]] | Reason:
     if decoded.rejects:
         return decoded.rejects[0].reason
     return (
-        decoded.names[decoded.device[0]],
+        (decoded.names[decoded.device[0]] or b"").decode(),
         int(decoded.ts[0]),
         dict(zip(decoded.shapes[0], decoded.flat.tolist(), strict=True)),
     )

@@ -30,7 +30,7 @@ def add(windows: Windows, values: Floats, *, ts: Ints | None = None, device: int
     clock = np.arange(offset, offset + count)
     number = stamps // windows.spec.hop_ms
     start = np.arange(count) * len(names)
-    arrivals = Arrivals(numbers, number, stamps, clock, clock, np.zeros(count, np.int64), start)
+    arrivals = Arrivals(numbers, number, stamps % windows.spec.hop_ms, clock, clock, np.zeros(count, np.int64), start)
     windows.add(block, arrivals, Values(values.ravel(), np.array([0, len(names)]), windows.columns(block, names)))
 
 
