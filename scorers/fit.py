@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn import config_context
-from sklearn.svm import OneClassSVM
 
 from scorers import calibration
 from scorers.errors import ConfigError, ModelError
@@ -158,6 +156,9 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
     Its gradients are of the size of nu n, so libsvm's default tolerance of 1e-3 stops before the first
     step when nu n is small, and the model then flags everything; the tolerance follows nu n.
     """
+    from sklearn import config_context  # noqa: PLC0415 - a second and 95 MB, which only those who train are to pay
+    from sklearn.svm import OneClassSVM  # noqa: PLC0415 - as above
+
     rows, columns = whitened.shape
     tolerance = TOLERANCE * min(10.0, spec.nu * rows)
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checked before; costs as much as the fit

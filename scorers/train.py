@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -207,6 +208,7 @@ def _spread(tables: Iterator[pa.Table], spec: TrainSpec, workers: int) -> Iterat
 
 def _single_threaded() -> None:
     """Processes share the cores already; threads below them would only fight."""
+    import_module("sklearn.svm")  # brings a BLAS of its own, to be limited too
     threadpool_limits(1, user_api="blas")
 
 

@@ -48,3 +48,10 @@ def test_a_planted_bad_import_is_caught(copy: Path, module: str, planted: str, b
 
     assert result.returncode == 1
     assert broken in result.stdout
+
+
+def test_only_who_trains_pays_for_scikit_learn() -> None:
+    script = "import sys, tidewatch.cli; print({'sklearn', 'scipy.stats', 'mlflow'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "set()"
