@@ -341,8 +341,8 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
     size = decoded.names.size
     suspect = np.flatnonzero((size == 0) | (size > limits.max_name))  # in bytes, no fewer than characters
     if len(suspect):
-        names = decoded.names.pick(suspect)
-        odd = [code for code, name in zip(suspect, names, strict=True) if not 0 < _letters(name) <= limits.max_name]
+        letters = [len((name or b"").decode()) for name in decoded.names.pick(suspect)]
+        odd = [code for code, count in zip(suspect, letters, strict=True) if not 0 < count <= limits.max_name]
         refuse(
             np.flatnonzero(np.isin(decoded.device, odd)),
             Reason.WRONG_TYPE,
@@ -358,10 +358,6 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         refuse(owner[inside], Reason.NOT_FINITE, repeat(f"a value beyond ±{LARGEST:g}"))
     if bad:
         _drop(decoded, bad)
-
-
-def _letters(name: bytes | None) -> int:
-    return len((name or b"").decode())
 
 
 def _shape_fault(names: tuple[str, ...], limits: Limits) -> Fault | None:
