@@ -50,8 +50,8 @@ class Names:
 
     def find(self, names: Texts) -> Ints:
         """The number of each name, -1 where it has none."""
-        found = np.empty(len(names), np.int64)
-        _find(self._table, self._text, self._edges, np.frombuffer(names.buffer, np.uint8), names.begin, names.size, found)
+        data, found = np.frombuffer(names.buffer, np.uint8), np.empty(len(names), np.int64)
+        _find(self._table, self._text, self._edges, data, names.begin, names.size, found)
         return found
 
     def enter(self, names: Texts) -> Ints:
@@ -93,7 +93,7 @@ def _home(text: Bytes, begin: int, end: int, mask: int) -> np.int64:
 
 
 @compiled
-def _same(text: Bytes, begin: int, end: int, other: Bytes, at: int, size: int) -> bool:
+def _same(text: Bytes, begin: int, end: int, other: Bytes, at: int, size: int) -> bool:  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
     if end - begin != size:
         return False
     for place in range(size):  # noqa: SIM110 - numba knows no all()
@@ -103,7 +103,7 @@ def _same(text: Bytes, begin: int, end: int, other: Bytes, at: int, size: int) -
 
 
 @compiled
-def _look(table: Table, text: Bytes, edges: Ints, data: Bytes, begin: int, size: int) -> np.int64:  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
+def _look(table: Table, text: Bytes, edges: Ints, data: Bytes, begin: int, size: int) -> np.int64:  # noqa: PLR0913, PLR0917 - as above
     """The place of a name in the table, or the free one where it belongs."""
     mask = len(table) - 1
     place = _home(data, begin, begin + size, mask)

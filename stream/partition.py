@@ -300,7 +300,9 @@ class Partition:
         if held:
             offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
             state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
-        return Message(self._topics.state, device_key(self.scope, self._names[number]), encode(state), partition=self.number)
+        return Message(
+            self._topics.state, device_key(self.scope, self._names[number]), encode(state), partition=self.number
+        )
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.

@@ -40,7 +40,12 @@ def told(decoded: Decoded) -> tuple[list[tuple[int, str, int, dict[str, str]]], 
         names = decoded.shapes[int(decoded.shape[at])]
         values = map(repr, decoded.flat[decoded.start[at] :][: len(names)].tolist())
         readings.append(
-            (int(decoded.row[at]), (decoded.names[code] or b"").decode(), int(decoded.ts[at]), dict(zip(names, values, strict=True)))
+            (
+                int(decoded.row[at]),
+                (decoded.names[code] or b"").decode(),
+                int(decoded.ts[at]),
+                dict(zip(names, values, strict=True)),
+            )
         )
     return readings, sorted((reject.row, f"{reject.reason} {reject.detail}") for reject in decoded.rejects)
 
