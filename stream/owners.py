@@ -1,7 +1,7 @@
 """The shell around each partition's core: who owns it, its epochs, its outbox.
 
-An epoch ends about a second after its first output, or in a lull. Its messages and the checkpoint go out together,
-off the event loop, while the core goes on with the next; only then does the floor move.
+An epoch ends about a second after its first output, sooner with an alert in it, or in a lull. Its messages and the
+checkpoint go out together, off the event loop, while the core goes on with the next; only then does the floor move.
 """
 
 import asyncio
@@ -32,6 +32,8 @@ _CLOSE_S = 5.0
 _PROGRESS_S = 2.0
 _LULL_S = 0.25
 """A pause in which an epoch may as well end: nothing is gained by waiting for more."""
+_ALARM_S = 0.25
+"""After the last epoch's end one that holds a new alert may end: nobody waits for a whole epoch to be woken."""
 _NAP_S = 0.5
 _EPOCHS = 8
 """What is this part of all that may be on its way out is an epoch by its size alone."""
@@ -71,6 +73,8 @@ class Owner:
     """When the last epoch ended."""
     told: int = 0
     """The next offset as the last checkpoint has it."""
+    alerts: int = 0
+    """How many alerts the core had counted then."""
     commit: "asyncio.Task[None] | None" = None
     leaving: bool = False
     """Whether the group has taken it away."""
@@ -310,7 +314,8 @@ class Owners:
             return
         full = owner.size >= self._worker.max_outgoing // _EPOCHS or self._crowded()
         lull = now - owner.heard >= _LULL_S
-        due = owner.pending and (full or lull or now - owner.since >= self._worker.epoch_s)
+        alarm = owner.core.counts["alerts"] > owner.alerts and now - owner.ended >= _ALARM_S
+        due = owner.pending and (full or lull or alarm or now - owner.since >= self._worker.epoch_s)
         # records that bring nothing about count as progress too, or the lag would never end
         moved = owner.core.next_offset > owner.told and now - owner.ended >= _PROGRESS_S
         if due or moved:
@@ -320,6 +325,7 @@ class Owners:
     async def _commit(self, owner: Owner) -> None:
         epoch = owner.pending, owner.core.checkpoint()
         floor, owner.told, owner.pending = owner.core.floor, owner.core.next_offset, []
+        owner.alerts = owner.core.counts["alerts"]
         owner.sending, owner.size = owner.size, 0
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, owner.outbox.send, *epoch)
