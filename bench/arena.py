@@ -1,7 +1,7 @@
 """Where runners compete: a broker with the topic full, a fleet, a folder."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -10,6 +10,7 @@ from bench.job import Job
 from scorers.errors import UnavailableError
 from stream.contracts import Topics
 from stream.kafka import Broker
+from stream.window import WindowSpec
 
 PARTITIONS = 8
 _DELETION_S = 30.0
@@ -27,11 +28,20 @@ class Arena:
     """What Kafka is."""
     kafka_pid: int | None
     """Its process, where we started it."""
+    partitions: int = PARTITIONS
+    """Of every topic."""
+    window: WindowSpec = field(default_factory=WindowSpec)
+    """What our own worker makes of the readings; the others make windows of the default."""
 
     @property
     def topics(self) -> Topics:
         """The topics, which nobody else uses."""
         return Topics.prefixed(self.prefix)
+
+    @property
+    def results(self) -> int:
+        """How many windows the job makes."""
+        return self.job.count(self.window)
 
     @property
     def fleet(self) -> Path:

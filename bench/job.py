@@ -9,6 +9,7 @@ import numpy as np
 from producers.batch import Batch, ReadingEncoder
 from producers.publish import Published, Target, publish
 from scorers.statistics import Floats, Ints
+from stream.window import WindowSpec
 
 START = 1_700_000_000_000
 """Event time of the first reading (epoch ms); a window begins here."""
@@ -61,6 +62,13 @@ class Job:
         """How many windows they make."""
         return self.windows * self.devices
 
+    def count(self, window: WindowSpec) -> int:
+        """How many windows of another kind the last readings have closed; its lengths are whole seconds."""
+        first = (START - window.size_ms) // window.hop_ms + 1
+        begun = (self.end - 1) // window.hop_ms
+        closed = (self.end + CLOSING_MS - window.grace_ms - window.size_ms) // window.hop_ms
+        return max(0, min(begun, closed) - first + 1) * self.devices
+
     @property
     def end(self) -> int:
         """Event time at which the last window ends (epoch ms)."""
@@ -101,9 +109,10 @@ class Job:
 
     def load(self, target: Target) -> Published:
         """Fill the topic; last comes one reading more of each device, from after every window has closed."""
-        return publish(chain(self.batches(), [self._last()]), target)
+        return publish(chain(self.batches(), [self.last()]), target)
 
-    def _last(self) -> Batch:
+    def last(self) -> Batch:
+        """A reading more of each device, from after every window has closed."""
         keys = [name.encode() for name in self.names]
         ts = np.full(self.devices, self.end + CLOSING_MS)
         values = ReadingEncoder(self.metric_names).encode(self.names, ts, np.zeros((self.devices, self.metrics)))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.arena import PARTITIONS, Arena
-from bench.job import TICKS
+from bench.arena import Arena
 from bench.process import Process, usage
 from bench.runners.base import Runner
+from scorers.errors import ConfigError
 from stream.kafka import consumer, ensure_topics
 
 START_S = 60.0
@@ -60,9 +60,10 @@ def measure(runner: Runner, arena: Arena) -> Run:
 
     Raises:
         UnavailableError: it ended before it was done, or stopped making progress.
+        ConfigError: the job is too short to be measured.
     """
     arena.clear()
-    ensure_topics(arena.broker, arena.topics, partitions=PARTITIONS)
+    ensure_topics(arena.broker, arena.topics, partitions=arena.partitions)
     command = runner.command(arena)
     started = time.monotonic()
     log = arena.folder / f"{runner.name}.log"
@@ -74,9 +75,11 @@ def measure(runner: Runner, arena: Arena) -> Run:
             process.hear(runner.ends, STALL_S)
         else:
             early = sum(message.error() is None for message in reader.consume(1_000_000, 0))
-            windows = early + _await(reader, process, arena.job.results - early, runner.patience_s)
-            readings = (windows - early) * TICKS
+            windows = early + _await(reader, process, arena.results - early, runner.patience_s)
+            readings = readings * (windows - early) // arena.results
         after = _mark(process, arena)
+    if not readings:
+        raise ConfigError(f"{runner.title} made all windows before measuring began; give it more --readings.")
     return _run(readings, windows, before.at - started, (before, after))
 
 
@@ -101,7 +104,7 @@ def watching(arena: Arena, *topics: str) -> Iterator[Consumer]:
     """A reader that sees records of these topics once they are committed."""
     reader = consumer(arena.broker, "bench-watching", fetch_wait_max_ms=20)
     try:
-        reader.assign([TopicPartition(topic, number, 0) for topic in topics for number in range(PARTITIONS)])
+        reader.assign([TopicPartition(topic, number, 0) for topic in topics for number in range(arena.partitions)])
         yield reader
     finally:
         reader.close()

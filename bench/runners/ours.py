@@ -4,7 +4,7 @@ import sys
 import uuid
 from collections.abc import Callable
 
-from bench.arena import PARTITIONS, Arena
+from bench.arena import Arena
 from bench.peers import pair
 from bench.runners.base import Runner
 from stream.outbox import Delivery
@@ -14,7 +14,9 @@ def _command(delivery: Delivery) -> Callable[[Arena], list[str]]:
     def command(arena: Arena) -> list[str]:
         settings = {
             "topics.prefix": arena.prefix,
-            "topics.partitions": PARTITIONS,
+            "topics.partitions": arena.partitions,
+            "window.size_s": arena.window.size_ms / 1000,
+            "window.hop_s": arena.window.hop_ms / 1000,
             "worker.app": f"bench-{uuid.uuid4().hex[:8]}",
             "worker.fleet": arena.fleet,
             "worker.delivery": delivery,
