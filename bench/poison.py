@@ -1,8 +1,6 @@
 """Readings with poison among them: how fast the worker is then, and whether everything ended up where it should."""
 
 import hashlib
-import os
-import platform
 import sys
 import time
 from collections import Counter
@@ -23,7 +21,7 @@ from bench.job import Job
 from bench.kinds import KINDS
 from bench.measure import Run, measure
 from bench.runners import ours
-from bench.setup import console
+from bench.setup import console, machine
 from producers.publish import Target, punctuate
 from scorers.errors import ModelError
 from stream.kafka import ensure_topics, producer
@@ -206,7 +204,7 @@ def document(outcomes: Sequence[Outcome], arena: Arena, load: tuple[float, ...])
     return {
         **{one.case.name: _facts(one, clean) for one in outcomes},
         "kinds": len(KINDS),
-        "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version(), "kafka": arena.kafka},
+        "machine": machine(arena.kafka, load),
     }
 
 

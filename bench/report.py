@@ -1,7 +1,5 @@
 """What was measured, for people (a table) and for programs (one JSON object)."""
 
-import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -17,6 +15,7 @@ from bench.check import Check
 from bench.measure import Run
 from bench.runners.base import Runner
 from bench.runners.ours import AT_LEAST_ONCE, EXACTLY_ONCE
+from bench.setup import machine
 
 _WIDTH = 110
 """Columns the table needs, where a pipe has none."""
@@ -40,7 +39,7 @@ def document(runs: Runs, arena: Arena, checks: Mapping[Runner, Check], load: tup
         **_exactly_once(runs),
         "job": asdict(arena.job) | {"readings": arena.job.readings, "results": arena.job.results},
         "checks": {runner.name: asdict(check) for runner, check in checks.items()},
-        "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version(), "kafka": arena.kafka},
+        "machine": machine(arena.kafka, load),
     }
 
 

@@ -1,5 +1,7 @@
 """The arena set up for a job, and all of it gone afterwards."""
 
+import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -8,11 +10,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from bench import fleet
-from bench.arena import PARTITIONS, Arena
+from bench.arena import Arena
 from bench.job import Job
 from bench.process import PROJECT, named
 from producers.publish import Target
@@ -24,6 +27,11 @@ from tidewatch.settings import load
 _JARS = PROJECT / "tests" / "live" / "kafka" / "target" / "jars"
 
 console = Console(stderr=True, highlight=False)
+
+
+def machine(kafka: str, load: tuple[float, ...]) -> dict[str, Any]:
+    """Where it was measured; ``load`` is what the machine had to do before."""
+    return {"cores": os.cpu_count(), "load": load, "python": platform.python_version(), "kafka": kafka}
 
 
 @contextmanager
@@ -48,7 +56,7 @@ def bare(job: Job, *, keep: bool) -> Iterator[Arena]:
 def ground(job: Job, *, keep: bool) -> Iterator[Arena]:
     """Everything set up, the topic empty."""
     with bare(job, keep=keep) as built:
-        ensure_topics(built.broker, built.topics, partitions=PARTITIONS)
+        ensure_topics(built.broker, built.topics, partitions=built.partitions)
         began = time.monotonic()
         fleet.train(job, built.fleet, built.past)
         console.print(f"trained {job.devices:,} models in {time.monotonic() - began:.1f} s")
