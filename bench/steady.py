@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from bench.arena import PARTITIONS, Arena
+from bench.arena import Arena
 from bench.job import INTERVAL_MS, SIZE_MS, TICKS, Job
 from bench.measure import START_S, watching
 from bench.process import Process, rss_mb
@@ -36,6 +36,7 @@ EVERY, LASTS = 6, 2
 """... every so many windows, for so many: as many as make an alert."""
 _SAMPLE_S = 5.0
 _PATIENCE_S = 15.0
+_NAP_S = 0.02
 
 
 class _Told(msgspec.Struct):
@@ -56,6 +57,8 @@ class Series:
     alerts: list[float] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
     """Seconds since the start, MB."""
+    missing: int = 0
+    """Windows that had not come when patience ended."""
 
 
 class Load(threading.Thread):
@@ -64,6 +67,7 @@ class Load(threading.Thread):
     def __init__(self, arena: Arena, minutes: float) -> None:
         super().__init__(daemon=True)
         self._arena = arena
+        self.job = arena.job
         self.windows = max(WARM + 1, round(minutes * 60_000 / SIZE_MS))
         """Of each device."""
         self.began = (int(time.time() * 1000) // SIZE_MS + 1) * SIZE_MS
@@ -71,16 +75,23 @@ class Load(threading.Thread):
         """When each slice was sent, epoch s."""
         self.late = 0.0
         """By how many seconds the worst slice was sent too late."""
+        self.ended = float("inf")
+        """When the last slice had been sent, epoch s."""
+        self._stopped = threading.Event()
 
     def closing(self, device: int, window_end: int, grace_ms: int) -> int:
         """The slice of the reading that closes a window."""
-        phase = device * INTERVAL_MS // self._arena.job.devices
+        phase = device * INTERVAL_MS // self.job.devices
         tick = -((self.began + phase - window_end - grace_ms) // INTERVAL_MS)
         return int(tick) * SLICES + phase // SLICE_MS
 
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+
     def run(self) -> None:
         """Send until every window is closed."""
-        job = self._arena.job
+        job = self.job
         encoder = ReadingEncoder(job.metric_names)
         names, client = job.names, producer(self._arena.broker, linger_ms=5)
         edges = np.arange(SLICES + 1) * job.devices // SLICES
@@ -91,12 +102,16 @@ class Load(threading.Thread):
                 ts = self.began + tick * INTERVAL_MS + phase[here]
                 due = (self.began + tick * INTERVAL_MS + (part + 1) * SLICE_MS) / 1000
                 records = encoder.encode(names[here], ts, values[here])
-                time.sleep(max(0.0, due - time.time()))
+                if self._stopped.wait(max(0.0, due - time.time())):
+                    break
                 for name, record in zip(names[here], records, strict=True):
-                    client.produce(self._arena.topics.readings, record, name)
+                    _put(client, self._arena.topics.readings, record, name)
                 client.poll(0)
                 self.sent[tick * SLICES + part] = now = time.time()
                 self.late = max(self.late, now - due)
+            if self._stopped.is_set():
+                break
+        self.ended = time.time()
         client.flush()
 
     def _ticks(self, job: Job) -> Iterator[Floats]:
@@ -113,13 +128,37 @@ class Load(threading.Thread):
             yield from cube
 
 
+def _put(client: Producer, topic: str, record: bytes, name: str) -> None:
+    """Send a record, as soon as there is room for it."""
+    while True:
+        try:
+            client.produce(topic, record, name)
+        except BufferError:
+            client.poll(_NAP_S)
+        else:
+            return
+
+
 def run(arena: Arena, minutes: float) -> dict[str, Any]:
     """Let one worker have the load.
 
     Raises:
         UnavailableError: it stopped making progress.
     """
-    ensure_topics(arena.broker, arena.topics, partitions=PARTITIONS)
+    result = attempt(arena, minutes)
+    if result["missing"]:
+        came, missing = result["windows"], result["missing"]
+        raise UnavailableError(f"Only {came:,} of {came + missing:,} windows came; see {arena.folder}.")
+    return result
+
+
+def attempt(arena: Arena, minutes: float, *, tail_s: float = float("inf")) -> dict[str, Any]:
+    """Let one worker have the load; what is ``missing`` is told, not raised.
+
+    Windows are missing that have not come ``tail_s`` seconds after the last reading was sent, or when none came
+    for too long.
+    """
+    ensure_topics(arena.broker, arena.topics, partitions=arena.partitions)
     runner = ours.EXACTLY_ONCE
     with (
         watching(arena, arena.topics.scores, arena.topics.alerts) as reader,
@@ -128,7 +167,9 @@ def run(arena: Arena, minutes: float) -> dict[str, Any]:
         process.hear(runner.begins, START_S)
         load = Load(arena, minutes)
         load.start()
-        series = _listen(reader, process, load, arena)
+        series = _listen(reader, process, load, tail_s)
+        if series.missing:
+            load.stop()
         load.join()
         used = process.usage()
     readings = load.windows * TICKS * arena.job.devices
@@ -137,22 +178,26 @@ def run(arena: Arena, minutes: float) -> dict[str, Any]:
         "minutes": round(load.windows * SIZE_MS / 60_000, 2),
         "devices": arena.job.devices,
         "windows": len(series.scores),
+        "missing": series.missing,
         "score_s": _quantiles(series.scores),
+        "score_p50_s": medians(series.scores, arena.job.devices),
         "alert_s": _quantiles(series.alerts),
         "alerts": len(series.alerts),
         "memory_mb": series.memory,
+        "peak_mb": round(used.peak_mb, 1),
         "cpu_s_per_million": round(used.cpu_s / readings * 1e6, 2),
         "sender_late_s": round(load.late, 3),
         "kafka": arena.kafka,
     }
 
 
-def _listen(reader: Consumer, process: Process, load: Load, arena: Arena) -> Series:
+def _listen(reader: Consumer, process: Process, load: Load, tail_s: float) -> Series:
     """Everything the load brings about, and the worker's memory meanwhile."""
+    job = load.job
     grace_ms, decode = Window().grace_ms, msgspec.json.Decoder(_Told).decode
-    series, began, place = Series(), time.time(), {name: number for number, name in enumerate(arena.job.names)}
+    series, began, place = Series(), time.time(), {name: number for number, name in enumerate(job.names)}
     warm_until = load.began + WARM * SIZE_MS
-    due = (load.windows - WARM) * arena.job.devices
+    due = (load.windows - WARM) * job.devices
     heard, sampled = time.time(), 0.0
     while len(series.scores) < due:
         messages = reader.consume(5_000, 0.02)
@@ -168,9 +213,16 @@ def _listen(reader: Consumer, process: Process, load: Load, arena: Arena) -> Ser
         if now - sampled >= _SAMPLE_S:
             sampled = now
             series.memory.append((round(now - began, 1), round(rss_mb(process.pid), 1)))
-        if now - max(heard, (warm_until + SIZE_MS) / 1000) > _PATIENCE_S + SIZE_MS / 1000:
-            raise UnavailableError(f"Only {len(series.scores):,} of {due:,} windows came; see {arena.folder}.")
+        silent_s = now - max(heard, (warm_until + SIZE_MS) / 1000)
+        if silent_s > _PATIENCE_S + SIZE_MS / 1000 or now - load.ended > tail_s:
+            break
+    series.missing = max(0, due - len(series.scores))
     return series
+
+
+def medians(seconds: Sequence[float], count: int) -> list[float]:
+    """The median of each ``count`` in turn: of a window of every device, where they come in order."""
+    return [round(float(np.median(seconds[at : at + count])), 3) for at in range(0, len(seconds), count)]
 
 
 def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
