@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import charts, guard, report
+from bench import curves as scaling
 from bench import devices as many
 from bench import poison as poisoned
 from bench import score as scoring
@@ -160,6 +161,48 @@ def devices(
     many.show(result)
     if as_json:
         emit(result)
+
+
+@app.command()
+def curves(  # noqa: PLR0913 - one parameter a flag
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Only this curve; may be repeated; of {', '.join(scaling.TITLES)}.")
+    ] = None,
+    readings: Annotated[
+        int, typer.Option(min=1, help="About so many for each point; fewer where each costs more.")
+    ] = scaling.READINGS,
+    rates: Annotated[
+        list[int] | None, typer.Option("--rate", min=100, help="A steady load of the latency curve; may be repeated.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.5, help="For how long each steady load lasts.")] = 1.0,
+    no_models: Annotated[bool, typer.Option("--no-models", help="Make windows without scoring them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curves into this file (SVG or PNG).")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
+) -> None:
+    """How our worker scales: against metrics, windows, partitions, workers and batches, and latency against load."""
+    ask = scaling.Ask(_wanted(only), readings, rates or scaling.RATES, minutes, scored=not no_models)
+    result = scaling.run(ask, os.getloadavg(), keep=keep)
+    scaling.show(result)
+    if plot:
+        charts.curves(result, plot)
+    if as_json:
+        emit(result)
+
+
+def _wanted(only: Sequence[str] | None) -> list[str]:
+    """The curves wanted, in their order.
+
+    Raises:
+        typer.BadParameter: there is none of that name.
+    """
+    for name in only or ():
+        if name not in scaling.TITLES:
+            raise typer.BadParameter(
+                f"{name!r} is no curve; there are {', '.join(scaling.TITLES)}.", param_hint="--only"
+            )
+    return [name for name in scaling.TITLES if not only or name in only]
 
 
 def _runners(only: Sequence[str] | None) -> list[Runner]:

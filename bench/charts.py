@@ -1,16 +1,21 @@
 """What was measured, drawn (matplotlib): SVG or PNG, as the file's name ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
+from bench.curves import TITLES
 from bench.runners import RUNNERS
 from bench.steady import title
 
-_OURS, _OTHERS = "#1f6f8b", "#9aa5ab"
+_OURS, _OTHERS, _MEMORY = "#1f6f8b", "#9aa5ab", "#c0703a"
+_ACROSS = 3
+"""Panels side by side."""
 
 
 def rates(result: Mapping[str, Any], path: Path) -> None:
@@ -37,6 +42,76 @@ def memory(result: Mapping[str, Any], path: Path) -> None:
     axes.set(xlabel="minutes", ylabel="resident MB", title=title(result), ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
+
+
+def curves(result: Mapping[str, Any], path: Path) -> None:
+    """A panel for each curve: readings a second and memory; for latency the waits, on logarithmic scales."""
+    found = result["curves"]
+    across = min(_ACROSS, len(found))
+    down = -(-len(found) // across)
+    figure = Figure(figsize=(4.2 * across, 3.2 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, (name, rows) in zip(panels, found.items(), strict=False):
+        axes.set(xlabel=TITLES[name])
+        axes.spines[["top", "right"]].set_visible(False)
+        _waits(axes, rows) if name == "latency" else _throughput(axes, rows)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
+    _save(figure, path)
+
+
+def _throughput(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Readings a second on the left, peak memory on the right, where it was measured."""
+    at = _places(axes, [row["at"] for row in rows])
+    _from_zero(axes, at, [row["readings_per_s"] / 1000 for row in rows], ("thousand readings/s", _OURS, "o-"))
+    if "peak_mb" in rows[0]:
+        right = axes.twinx()
+        right.spines["top"].set_visible(False)
+        _from_zero(right, at, [row["peak_mb"] for row in rows], ("peak MB", _MEMORY, "s--"))
+
+
+def _from_zero(axes: Axes, at: Sequence[float], values: Sequence[float], look: tuple[str, str, str]) -> None:
+    """A line and its label, in one colour."""
+    label, colour, line = look
+    axes.plot(at, values, line, color=colour, markersize=4)
+    axes.set_ylabel(label, color=colour)
+    axes.set_ylim(0, max(values) * 1.15)
+
+
+def _waits(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Seconds until the score and the alert; a cross where the worker no longer kept up."""
+    at = _places(axes, [row["at"] for row in rows])
+    for name, part, colour, line in (
+        ("score_s", "p50", _OURS, "o-"), ("score_s", "p99", _OURS, "o:"),
+        ("alert_s", "p50", _MEMORY, "s-"), ("alert_s", "p99", _MEMORY, "s:"),
+    ):  # fmt: skip
+        waits = [row[name].get(part, np.nan) for row in rows]
+        axes.plot(at, waits, line, color=colour, markersize=4, label=f"{name.removesuffix('_s')} {part}")
+    for place, row in zip(at, rows, strict=True):
+        if row["saturated"] and row["score_s"]:
+            axes.plot(place, row["score_s"]["p99"], "x", color="black", markersize=10, label="saturated")
+    axes.set(yscale="log", ylabel="seconds")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.legend(fontsize="small", frameon=False)
+
+
+def _places(axes: Axes, at: Sequence[int | str]) -> Sequence[float]:
+    """Where the points lie: numbers on a logarithmic axis, a tick for each; words side by side."""
+    numbers = [place for place in at if isinstance(place, int)]
+    if len(numbers) < len(at):
+        axes.set_xticks(range(len(at)), [str(place) for place in at], rotation=30)
+        return range(len(at))
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(numbers, [_short(number) for number in numbers])
+    return numbers
+
+
+def _short(number: int) -> str:
+    """Thousands as k."""
+    return f"{number // 1000}k" if number >= 1000 and number % 1000 == 0 else str(number)  # noqa: PLR2004
 
 
 def _save(figure: Figure, path: Path) -> None:
