@@ -112,6 +112,8 @@ def points(curve: str, readings: int) -> list[Point]:
 def saturation(result: Mapping[str, Any]) -> str | None:
     """Why a steady load was more than the worker, or the machine, can keep up with; None: it kept up."""
     waits = result["score_p50_s"]
+    if result["ended"]:
+        return "the worker ended; --keep keeps its log"
     if result["missing"]:
         return f"{result['missing']:,} windows had not come {TAIL_S:g} s after the last reading"
     if waits[-1] - waits[0] > GROWTH_S:

@@ -63,6 +63,11 @@ class Process:
         """Its number."""
         return self._running().pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._running().poll() is not None
+
     def usage(self) -> Usage:
         """What it has used so far."""
         return usage(self._running().pid)

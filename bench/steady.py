@@ -156,7 +156,7 @@ def attempt(arena: Arena, minutes: float, *, tail_s: float = float("inf")) -> di
     """Let one worker have the load; what is ``missing`` is told, not raised.
 
     Windows are missing that have not come ``tail_s`` seconds after the last reading was sent, or when none came
-    for too long.
+    for too long, or when the worker has ``ended``.
     """
     ensure_topics(arena.broker, arena.topics, partitions=arena.partitions)
     runner = ours.EXACTLY_ONCE
@@ -171,7 +171,7 @@ def attempt(arena: Arena, minutes: float, *, tail_s: float = float("inf")) -> di
         if series.missing:
             load.stop()
         load.join()
-        used = process.usage()
+        used, ended = process.usage(), process.ended
     readings = load.windows * TICKS * arena.job.devices
     return {
         "rate": arena.job.devices * 1000 // INTERVAL_MS,
@@ -179,6 +179,7 @@ def attempt(arena: Arena, minutes: float, *, tail_s: float = float("inf")) -> di
         "devices": arena.job.devices,
         "windows": len(series.scores),
         "missing": series.missing,
+        "ended": ended,
         "score_s": _quantiles(series.scores),
         "score_p50_s": medians(series.scores, arena.job.devices),
         "alert_s": _quantiles(series.alerts),
@@ -214,7 +215,7 @@ def _listen(reader: Consumer, process: Process, load: Load, tail_s: float) -> Se
             sampled = now
             series.memory.append((round(now - began, 1), round(rss_mb(process.pid), 1)))
         silent_s = now - max(heard, (warm_until + SIZE_MS) / 1000)
-        if silent_s > _PATIENCE_S + SIZE_MS / 1000 or now - load.ended > tail_s:
+        if silent_s > _PATIENCE_S + SIZE_MS / 1000 or now - load.ended > tail_s or process.ended:
             break
     series.missing = max(0, due - len(series.scores))
     return series

@@ -24,7 +24,7 @@ from stream.partition import Partition, StreamSpec
 from stream.window import WindowSpec
 
 TOPICS = Topics()
-KEPT_UP = {"missing": 0, "score_p50_s": [0.9, 1.1, 0.8], "sender_late_s": 0.02}
+KEPT_UP = {"ended": False, "missing": 0, "score_p50_s": [0.9, 1.1, 0.8], "sender_late_s": 0.02}
 MACHINE = {"cores": 2, "load": (0.5, 0.5, 0.5), "python": "3.11", "kafka": "Apache Kafka 4"}
 
 
@@ -109,6 +109,7 @@ def test_points_that_cost_more_have_fewer_readings() -> None:
         ({}, None),
         ({"score_p50_s": [0.9, 4.0, 2.8]}, None),
         ({"score_p50_s": [0.9, 1.9, 3.0]}, "grew from 0.9 to 3.0 s"),
+        ({"missing": 1_200, "ended": True}, "the worker ended"),
         ({"missing": 1_200}, "1,200 windows had not come"),
         ({"missing": 1_200, "score_p50_s": []}, "1,200 windows had not come"),
         ({"sender_late_s": 1.5}, "the sender was late by 1.5 s"),
