@@ -79,8 +79,9 @@ def _from_zero(axes: Axes, at: Sequence[float], values: Sequence[float], look: t
 
 
 def _waits(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Seconds until the score and the alert; a cross where the worker no longer kept up."""
+    """Seconds until the score and the alert; a cross where the load was too much."""
     at = _places(axes, [row["at"] for row in rows])
+    axes.tick_params("x", rotation=45)
     for name, part, colour, line in (
         ("score_s", "p50", _OURS, "o-"), ("score_s", "p99", _OURS, "o:"),
         ("alert_s", "p50", _MEMORY, "s-"), ("alert_s", "p99", _MEMORY, "s:"),
@@ -89,7 +90,7 @@ def _waits(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(at, waits, line, color=colour, markersize=4, label=f"{name.removesuffix('_s')} {part}")
     for place, row in zip(at, rows, strict=True):
         if row["saturated"] and row["score_s"]:
-            axes.plot(place, row["score_s"]["p99"], "x", color="black", markersize=10, label="saturated")
+            axes.plot(place, row["score_s"]["p99"], "x", color="black", markersize=10, label="too much")
     axes.set(yscale="log", ylabel="seconds")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -101,7 +102,7 @@ def _places(axes: Axes, at: Sequence[int | str]) -> Sequence[float]:
     """Where the points lie: numbers on a logarithmic axis, a tick for each; words side by side."""
     numbers = [place for place in at if isinstance(place, int)]
     if len(numbers) < len(at):
-        axes.set_xticks(range(len(at)), [str(place) for place in at], rotation=30)
+        axes.set_xticks(range(len(at)), [str(place) for place in at], rotation=30, ha="right", rotation_mode="anchor")
         return range(len(at))
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())

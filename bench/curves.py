@@ -152,8 +152,9 @@ def _told(curve: str, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = []
     for row in rows:
         kept.append(row)
-        cells = ", ".join(f"{name} {cell}" for name, cell in zip(_HEADINGS[curve], _cells(curve, row), strict=True))
-        console.print(f"{curve}: {row['at']}: {cells}", soft_wrap=True)
+        cells = zip(_HEADINGS[curve], _cells(curve, row), strict=True)
+        told = ", ".join(f"{name} {cell}" for name, cell in cells if cell)
+        console.print(f"{curve}, {row['at']}: {told}", soft_wrap=True)
     return kept
 
 
@@ -206,7 +207,7 @@ def _fill(arena: Arena, *, scored: bool) -> None:
 
 @cache
 def _models(metrics: int) -> Mapping[str, DeviceModel]:
-    console.print(f"training {DEVICES:,} models of {metrics} metrics")
+    console.print(f"training {DEVICES:,} models, metrics a reading: {metrics}")
     return fleet.models(Job(1, DEVICES, metrics))
 
 
