@@ -181,8 +181,8 @@ def _latency(ask: Ask, built: Arena) -> Iterator[dict[str, Any]]:
         arena.clear(everything=True)
         fleet.save(_models(METRICS), arena.job, arena.fleet)
         result = steady.attempt(arena, ask.minutes, tail_s=TAIL_S)
-        kept = ("score_s", "alert_s", "windows", "missing", "alerts", "peak_mb", "cpu_s_per_million", "sender_late_s")
-        return {"at": rate, **{name: result[name] for name in kept}, "saturated": saturation(result)}
+        kept = result.keys() - {"rate", "memory_mb", "kafka"}
+        return {"at": rate, **{name: result[name] for name in sorted(kept)}, "saturated": saturation(result)}
 
     return climb(ask.rates, attempt)
 
