@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, TopicPartition
 
 from bench.arena import Arena
-from bench.process import Process, usage
+from bench.process import Process, machine_cpu_s, usage
 from bench.runners.base import Runner
 from scorers.errors import ConfigError
 from stream.kafka import consumer, ensure_topics
@@ -30,7 +30,14 @@ class Run:
     cpu_s: float
     """Of the runner's process."""
     kafka_cpu_s: float | None
+    machine_cpu_s: float
+    """Of all there is on the machine: these two, the consumer that counts, the kernel, whatever else runs."""
     peak_mb: float
+
+    @property
+    def busy_cores(self) -> float:
+        """Of the machine, on average."""
+        return self.machine_cpu_s / self.seconds
 
     @property
     def rate(self) -> float:
@@ -52,6 +59,7 @@ class _Mark:
     at: float
     cpu_s: float
     kafka_cpu_s: float | None
+    machine_cpu_s: float
     peak_mb: float
 
 
@@ -89,14 +97,15 @@ def _run(readings: int, windows: int, startup_s: float, marks: tuple[_Mark, _Mar
     if before.kafka_cpu_s is not None and after.kafka_cpu_s is not None:
         kafka = after.kafka_cpu_s - before.kafka_cpu_s
     return Run(
-        readings, windows, after.at - before.at, startup_s, after.cpu_s - before.cpu_s, kafka, after.peak_mb
+        readings, windows, after.at - before.at, startup_s, after.cpu_s - before.cpu_s, kafka,
+        after.machine_cpu_s - before.machine_cpu_s, after.peak_mb,
     )  # fmt: skip
 
 
 def _mark(process: Process, arena: Arena) -> _Mark:
     at, used = time.monotonic(), process.usage()
     kafka = usage(arena.kafka_pid).cpu_s if arena.kafka_pid else None
-    return _Mark(at, used.cpu_s, kafka, used.peak_mb)
+    return _Mark(at, used.cpu_s, kafka, machine_cpu_s(), used.peak_mb)
 
 
 @contextmanager

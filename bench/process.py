@@ -107,6 +107,13 @@ def usage(pid: int) -> Usage:
     return Usage(sum(map(_cpu_s, pids)), sum(map(_peak_mb, pids)))
 
 
+def machine_cpu_s() -> float:
+    """What everything on the machine has used of all its cores so far."""
+    first = Path("/proc/stat").read_text("ascii").partition("\n")[0]
+    user, nice, system, _, _, interrupt, soft, stolen, *_ = map(int, first.split()[1:])
+    return (user + nice + system + interrupt + soft + stolen) * _TICK_S
+
+
 def descendants(pid: int) -> list[int]:
     """Every process below ``pid``."""
     parents = {int(path.name): _stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()}

@@ -71,6 +71,7 @@ def _facts(run: Run, runs: list[Run]) -> dict[str, Any]:
         "readings_per_s": round(run.rate),
         "cpu_s_per_million": round(run.per_million(run.cpu_s), 3),
         "kafka_cpu_s_per_million": kafka,
+        "busy_cores": round(run.busy_cores, 2),
         "peak_mb": round(run.peak_mb, 1),
         "windows": run.windows,
         "startup_s": round(run.startup_s, 2),
@@ -84,7 +85,7 @@ def show(result: Mapping[str, Any], runs: Runs) -> None:
     console.width = max(console.width, _WIDTH)
     table = Table(title="from JSON readings in Kafka to scored windows in Kafka", box=SIMPLE)
     table.add_column("runner", no_wrap=True)
-    for heading in ("readings/s", "CPU s/M", "Kafka s/M", "peak MB", "windows", "ours ÷ it"):
+    for heading in ("readings/s", "CPU s/M", "Kafka s/M", "busy cores", "peak MB", "windows", "ours ÷ it"):
         table.add_column(heading, justify="right", no_wrap=True)
     for runner in runs:
         table.add_row(runner.title, *_cells(result[runner.name]), _ratio(result["ratios"].get(runner.name)))
@@ -113,7 +114,7 @@ def _lines(result: Mapping[str, Any], runs: Runs) -> Iterator[str]:
                 f"{check['sampled']:,} compared with pandas, worst relative difference {check['worst']:.1e}"
             )
     starts = ", ".join(f"{runner.name} {result[runner.name]['startup_s']:.1f} s" for runner in runs)
-    yield f"CPU s/M: seconds of CPU a million readings; starting took {starts}"
+    yield f"CPU s/M: seconds of CPU a million readings; busy cores: of the machine, all it does; starting took {starts}"
     yield (
         f"{machine['kafka']}, Python {machine['python']}, {machine['cores']} cores, "
         f"load before the runs {machine['load'][0]:.1f}"
@@ -126,6 +127,7 @@ def _cells(facts: Mapping[str, Any]) -> list[str]:
         f"{facts['readings_per_s']:,}",
         f"{facts['cpu_s_per_million']:.2f}",
         "" if kafka is None else f"{kafka:.2f}",
+        f"{facts['busy_cores']:.2f}",
         f"{facts['peak_mb']:,.0f}",
         f"{facts['windows']:,}" if facts["windows"] else "",
     ]

@@ -37,8 +37,8 @@ def load(rate: int, saturated: str | None = None) -> dict[str, Any]:
 
 
 def result() -> dict[str, Any]:
-    run = Run(1_000_000, 100_000, 5.0, 2.0, 4.0, 2.0, 600.0)
-    slow = Run(500_000, 100_000, 5.0, 2.0, 4.0, None, 600.0)
+    run = Run(1_000_000, 100_000, 5.0, 2.0, 4.0, 2.0, 9.0, 600.0)
+    slow = Run(500_000, 100_000, 5.0, 2.0, 4.0, None, 9.0, 600.0)
     found = {
         "latency": [load(2_000), load(40_000, "the sender was late by 3.0 s")],
         "batches": [{"at": 10, "readings": 1_000, "readings_per_s": 50_000, "us_per_reading": 20.0}],
