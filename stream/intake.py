@@ -1,6 +1,6 @@
 """Believed readings into open windows; what is late, repeated or one metric too many stays out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -55,11 +55,11 @@ class Intake:
         reasons = ((late, Reason.LATE), (crowded, Reason.TOO_MANY_METRICS), (repeated, Reason.DUPLICATE))
         return [(at, reason) for mask, reason in reasons for at in np.flatnonzero(mask).tolist()]
 
-    def metrics(self, device: int) -> list[str]:
-        """Every metric the device has sent."""
-        return list(self.windows.metrics(int(self.windows.blocks(np.array([device]))[0])))
+    def metrics(self, device: Ints) -> list[tuple[str, ...]]:
+        """Every metric that each device has sent."""
+        return [self.windows.metrics(block) for block in self.windows.blocks(device).tolist()]
 
-    def recall(self, sent: Iterable[tuple[int, list[str]]]) -> None:
+    def recall(self, sent: Iterable[tuple[int, Sequence[str]]]) -> None:
         """Know again which metrics devices have sent."""
         devices: dict[tuple[str, ...], list[int]] = {}
         for device, metrics in sent:

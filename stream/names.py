@@ -4,7 +4,7 @@ Open addressing with linear probing, as in ``stream/index.py``. A name of 13 let
 dict of strings to integers takes 140, and is found without an object being made.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -42,11 +42,13 @@ class Names:
     def __getitem__(self, number: int) -> str:
         if not 0 <= number < self._count:
             raise IndexError(number)
-        return self._text[self._edges[number] : self._edges[number + 1]].tobytes().decode()
+        return self.pick([number])[0]
 
-    def pick(self, numbers: Iterable[int]) -> list[str]:
-        """The names of these numbers."""
-        return [self[number] for number in numbers]
+    def pick(self, numbers: Sequence[int] | Ints) -> list[str]:
+        """The names of these numbers, all of which are there."""
+        rows, text = np.asarray(numbers, np.int64), self._text.data
+        places = zip(self._edges[rows].tolist(), self._edges[rows + 1].tolist(), strict=True)
+        return [str(text[begin:end], "utf-8") for begin, end in places]
 
     def find(self, names: Texts) -> Ints:
         """The number of each name, -1 where it has none."""

@@ -280,7 +280,7 @@ class Partition:
 
     def checkpoint(self) -> list[Message]:
         """What changed since the last checkpoint, for the state topic."""
-        messages = [self._remember(number) for number in sorted(self._dirty)]
+        messages = self._remembered(np.array(sorted(self._dirty), np.int64))
         self._dirty.clear()
         floor, clock = self._intake.windows.floor() or (self.next_offset, self._clocks.partition)
         # a held reading that is believed after all opens its window below the floor of today
@@ -290,19 +290,26 @@ class Partition:
         key = partition_key(self.scope, self.number)
         return [*messages, Message(self._topics.state, key, encode(state), partition=self.number)]
 
-    def _remember(self, number: int) -> Message:
-        closed = int(self._clocks.closed(np.array([number]))[0])
-        held = self._held.get(number)
-        state = DeviceState(int(self._clocks.clock[number]), closed, self._intake.metrics(number))
-        state.watch = self._outcomes.alerting.watched.get(number)
-        heard = int(self._clocks.heard[number])
-        state.heard = None if heard == NEVER else heard
-        if held:
-            offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
-            state.held = Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
-        return Message(
-            self._topics.state, device_key(self.scope, self._names[number]), encode(state), partition=self.number
-        )
+    def _remembered(self, devices: Ints) -> list[Message]:
+        clocks, states = self._clocks, []
+        times = (column.tolist() for column in (clocks.clock[devices], clocks.closed(devices), clocks.heard[devices]))
+        for number, clock, closed, heard, metrics in zip(
+            devices.tolist(), *times, self._intake.metrics(devices), strict=True
+        ):
+            state = DeviceState(clock, closed, metrics, self._outcomes.alerting.watched.get(number))
+            state.held = self._frozen(number)
+            state.heard = None if heard == NEVER else heard
+            states.append(encode(state))
+        keys = [device_key(self.scope, name) for name in self._names.pick(devices)]
+        about = zip(keys, states, strict=True)
+        return [Message(self._topics.state, key, state, partition=self.number) for key, state in about]
+
+    def _frozen(self, device: int) -> Held | None:
+        held = self._held.get(device)
+        if held is None:
+            return None
+        offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
+        return Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.

@@ -3,7 +3,7 @@
 Everything else is rebuilt by reading the log again from ``floor``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -26,7 +26,7 @@ class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
     clock: int
     closed: int
     """Windows ending at or before this are closed."""
-    metrics: list[str] = []
+    metrics: Sequence[str] = ()
     """Every metric the device has sent: a new one may be one too many."""
     watch: Watch | None = None
     held: Held | None = None
