@@ -160,7 +160,7 @@ def follow_fleet(app: App, path: Path) -> None:
     if seen is None:
         log.warning("there is no fleet at %s; devices are learning until `tidewatch train` makes one", path)
     else:
-        app.owners.use(_ready(path))
+        app.owners.fleet = _ready(path)
 
     @app.timer(_FLEET_S, on_leader=False)  # type: ignore[untyped-decorator]  # Faust's decorators are untyped
     async def follow() -> None:
@@ -174,7 +174,7 @@ def follow_fleet(app: App, path: Path) -> None:
         except FleetFileError as error:
             log.error("the fleet in force stays: %s", error)  # noqa: TRY400 - the sentence says it all
             return
-        app.owners.use(fleet)
+        await app.owners.use(fleet)
         log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
 
 

@@ -287,11 +287,12 @@ class Owners:
                 owner.collect(owner.core.hush(int(silent * 1000)), now)
             self._end_epoch(owner, now)
 
-    def use(self, fleet: Fleet) -> None:
-        """Score by ``fleet`` from the next window on."""
+    async def use(self, fleet: Fleet) -> None:
+        """Score by ``fleet`` from the next windows on; partition by partition, between which others have their turn."""
         self.fleet = fleet
-        for owner in self._owned.values():
+        for owner in list(self._owned.values()):
             owner.core.use(fleet)
+            await asyncio.sleep(0)
 
     def counts(self) -> Counter[str]:
         """What has happened in all partitions since the start, and the models in force."""
