@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -56,7 +57,9 @@ class Member(Child):
         super().__init__(in_force, log, *words)
         self.log = log
         self.wanted = False
-        self._asked: float | None = None
+        self._asked = 0.0
+        self._gone: float | None = None
+        """When it ended; whoever could ask meanwhile may be waiting for a broker to start."""
 
     def begin(self) -> None:
         """Run from now on."""
@@ -70,13 +73,19 @@ class Member(Child):
 
     def ask(self) -> None:
         """Send SIGTERM."""
-        self.wanted, self._asked = False, time.monotonic()
+        self.wanted, self._asked, self._gone = False, time.monotonic(), None
         self.terminate()
+        threading.Thread(target=self._see_off, args=[self._process], daemon=True).start()
+
+    def _see_off(self, process: subprocess.Popen[bytes] | None) -> None:
+        if process is not None:
+            process.wait()
+        self._gone = time.monotonic()
 
     def ended(self) -> "Ending | None":
         """How it took the SIGTERM, once it has ended or its time is up."""
-        took = time.monotonic() - (self._asked or 0.0)
         code = self.returncode
+        took = (self._gone or time.monotonic()) - self._asked
         if code is None and took <= GRACEFUL_S:
             return None
         self.kill()
