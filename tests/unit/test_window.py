@@ -79,6 +79,7 @@ def test_a_reading_belongs_to_size_over_hop_windows_at_the_most(size: int, hop: 
     ("changes", "name"),
     [
         ({"size_ms": 0, "hop_ms": 0}, "window.hop"),
+        ({"size_ms": 25 * 86_400_000}, "window.size"),
         ({"hop_ms": 0}, "window.hop"),
         ({"hop_ms": 10_001}, "window.hop"),
         ({"grace_ms": -1}, "window.grace"),
