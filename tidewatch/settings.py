@@ -159,7 +159,8 @@ class Worker(_Group):
         description="`exactly-once`, or `at-least-once`: faster, but a crash doubles the outputs of its last epoch.",
     )
     epoch_s: Seconds = Field(
-        default=1.0, description="How often outputs, state and progress are committed together; sooner in a lull."
+        default=1.0,
+        description="How often outputs, state and progress are committed together; sooner in a lull or with an alert.",
     )
     fleet: Folder = Field(
         default=Path("var/fleet.arrow"), description="The trained models; picked up anew when they change."
