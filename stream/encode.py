@@ -1,12 +1,8 @@
-"""Windows, alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding)."""
+"""Alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding); scores: ``stream/score``."""
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice, repeat
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,12 +10,11 @@ from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.statistics import Ints
-from scorers.verdicts import Verdicts
-from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
+from stream.contracts import Alert, Reason, Receipt
 from stream.decode import Reject
 from stream.message import Bulk, Message, header, opening
 from stream.records import Records, Texts
-from stream.window import Closed
+from stream.shortest import LONGEST, put_integer
 
 _encoder = msgspec.json.Encoder()
 _JSON = header("content-type", b"application/json")
@@ -27,10 +22,6 @@ _VERSION = header("ce_specversion", b"1.0")
 _SCORE = header("ce_type", b"io.tidewatch.score.v1")
 _REJECT = header("ce_type", b"io.tidewatch.reject.v1")
 _LAST_MS = 253_402_300_799_999
-_LONGEST = 20
-"""Characters of a 64-bit integer."""
-_ZERO, _MINUS = b"0-"
-_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 RECEIPT = "io.tidewatch.receipt.v1"
 """The ``ce_type`` that tells a receipt from a reject."""
 
@@ -53,21 +44,20 @@ def _event(kind: str, source: str, identity: str, epoch_ms: int) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _scored(source: str) -> bytes:
+def scored(source: str) -> bytes:
+    """The headers that all scores of an input topic share."""
     return b"".join((_VERSION, _SCORE, _JSON, header("ce_source", source.encode())))
 
 
-def score_messages(topic: str, scores: Sequence[Score]) -> list[Message]:
-    """The records of ``device.scores``, one a window."""
-    # JSON text never holds a raw newline
-    values = _encoder.encode_lines(scores).split(b"\n")
-    messages = []
-    for score, value in zip(scores, values, strict=False):
-        key = score.device_id.encode()
-        identity = f"{score.source}/{score.device_id}/{score.window_start}".encode()
-        head = _time(score.window_end) + opening("ce_id", len(identity)) + identity
-        messages.append(Message(topic, key, value, head, common=_scored(score.source)))
-    return messages
+def moments(epoch_ms: Ints) -> tuple[NDArray[np.uint8], Ints]:
+    """``ce_time`` for each distinct moment, a row of bytes, and which row is whose."""
+    distinct, which = np.unique(epoch_ms, return_inverse=True)
+    return _rows([_time(moment) for moment in distinct.tolist()]), which
+
+
+def _rows(texts: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Texts of one length, a row each."""
+    return np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), -1)
 
 
 def alert_message(topic: str, alert: Alert) -> Message:
@@ -101,8 +91,7 @@ def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Texts:
     """The headers of records that tell each from the others, made by columns of characters."""
     second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
     seconds, which = np.unique(second, return_inverse=True)
-    texts = np.array([_second(one) for one in seconds.tolist()], bytes)
-    times = np.frombuffer(texts.tobytes(), np.uint8).reshape(len(texts), texts.itemsize)[which]
+    times = _rows([_second(one) for one in seconds.tolist()])[which]
     places, stamps, thousandths = _decimal(offsets), _decimal(timestamps), _decimal(millisecond + 1000)[:, 1:4]
     sizes = np.stack([(places > 0).sum(axis=1), (stamps > 0).sum(axis=1)], axis=1)
     tables = []
@@ -121,7 +110,7 @@ def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Texts:
 
 def _decimal(numbers: Ints) -> NDArray[np.uint8]:
     """A row of characters for each number; shorter ones end in zeros."""
-    characters = np.zeros((len(numbers), _LONGEST), np.uint8)
+    characters = np.zeros((len(numbers), LONGEST), np.uint8)
     _write(numbers, characters)
     return characters
 
@@ -129,18 +118,7 @@ def _decimal(numbers: Ints) -> NDArray[np.uint8]:
 @compiled
 def _write(numbers: Ints, characters: NDArray[np.uint8]) -> None:
     for row in range(len(numbers)):
-        left = np.uint64(numbers[row]) if numbers[row] >= 0 else ~np.uint64(numbers[row]) + np.uint64(1)
-        length, more = 1, left // np.uint64(10)
-        while more:
-            length, more = length + 1, more // np.uint64(10)
-        at = length - 1
-        if numbers[row] < 0:
-            characters[row, 0] = _MINUS
-            at += 1
-        for _ in range(length):
-            characters[row, at] = _ZERO + left % np.uint64(10)
-            left //= np.uint64(10)
-            at -= 1
+        put_integer(characters[row], 0, numbers[row])
 
 
 def _table(count: int, *parts: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -159,64 +137,3 @@ def receipt_message(topic: str, partition: int, receipt: Receipt, epoch_ms: int)
     identity = f"{topic}/{partition}/{receipt.offsets[0]}"
     head = _event(RECEIPT, topic, identity, epoch_ms)
     return Message(topic, None, _encoder.encode(receipt), head, partition)
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where scores come from: the input topic, whether its windows sum, the fleet's version."""
-
-    source: str
-    sums: bool
-    version: str
-
-
-def scores(closed: Closed, verdicts: Verdicts, names: Sequence[str], origin: Origin) -> Iterator[Score]:
-    """One record a window, to be encoded, not read: ``metrics`` is whatever encodes as the contract says.
-
-    ``names[i]`` is the device of row *i*.
-    """
-    about = names, repeat(origin.source), closed.start.tolist(), closed.end.tolist(), closed.count.tolist()
-    metrics = _metrics(closed, sums=origin.sums)
-    floats = verdicts.decision.tolist(), verdicts.score.tolist(), verdicts.severity.tolist()
-    verdict = *floats, verdicts.anomaly.tolist(), _contributors(verdicts), repeat(origin.version)
-    make: Any = Score  # by columns, which mypy cannot follow
-    if verdicts.scored.all():
-        return map(make, *about, metrics, repeat("scored"), *verdict)
-    windows, verdicts_of = zip(*about, metrics, strict=False), zip(*verdict, strict=False)
-    return (
-        make(*window, "scored", *judged) if scored else make(*window, "learning")
-        for window, scored, judged in zip(windows, verdicts.scored.tolist(), verdicts_of, strict=True)
-    )
-
-
-def _metrics(closed: Closed, *, sums: bool) -> Iterator[Any]:
-    """What encodes as each window's ``metrics``; a metric without a reading is left out."""
-    block = closed.statistics
-    columns = [block.count, block.mean, block.std, block.min, block.max, block.last]
-    if sums:
-        columns.append(block.mean * block.count)
-    cells = [map(MetricStatistics, *rows) for rows in zip(*(column.T.tolist() for column in columns), strict=True)]
-    made = _object(block.metrics) if (block.count > 0).all() else None
-    if made:
-        # an instance of a class made for these metrics costs less than a dict, and encodes alike
-        return map(made, *cells)
-    named = (zip(block.metrics, row, strict=True) for row in zip(*cells, strict=True))
-    return ({name: cell for name, cell in row if cell.count} for row in named)
-
-
-@lru_cache(maxsize=1024)
-def _object(names: tuple[str, ...]) -> Any:
-    """A class whose instances encode as an object with these names; None where msgspec would have to escape one."""
-    if not all(map(_PLAIN.fullmatch, names)):
-        return None
-    fields = [f"c{column}" for column in range(len(names))]
-    return msgspec.defstruct("Metrics", fields, rename=dict(zip(fields, names, strict=True)), gc=False)
-
-
-def _contributors(verdicts: Verdicts) -> Iterator[list[Contributor]]:
-    """Those of each window; what a window has no value for is encoded as null, as msgspec does with NaN."""
-    kept = verdicts.feature >= 0
-    features = map(verdicts.names.__getitem__, verdicts.feature[kept].tolist())
-    numbers = (column[kept].tolist() for column in (verdicts.share, verdicts.actual, verdicts.typical))
-    everything = map(Contributor, features, *numbers)
-    return (list(islice(everything, count)) for count in kept.sum(axis=1).tolist())

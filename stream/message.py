@@ -13,6 +13,8 @@ from stream.records import Texts
 
 _SIZES = struct.Struct("<HI")
 """Before each header: the sizes of its name, with a closing NUL, and of its value."""
+SIZE_AT = 2
+"""Where there the size of the value is: four bytes, the lowest first."""
 _IN_LIBRDKAFKA = 768
 """Bytes of a message's copy there, but for its value."""
 _OVERHEAD = _IN_LIBRDKAFKA + 256

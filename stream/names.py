@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.statistics import Ints
-from stream.records import Texts
+from stream.records import Texts, copied
 
 _FREE = -1
 _ROOM = 2
@@ -49,6 +49,11 @@ class Names:
         rows, text = np.asarray(numbers, np.int64), self._text.data
         places = zip(self._edges[rows].tolist(), self._edges[rows + 1].tolist(), strict=True)
         return [str(text[begin:end], "utf-8") for begin, end in places]
+
+    def gather(self, numbers: Ints) -> Texts:
+        """Likewise, in UTF-8."""
+        begin = self._edges[numbers]
+        return copied(self._text, begin, self._edges[numbers + 1] - begin)
 
     def find(self, names: Texts) -> Ints:
         """The number of each name, -1 where it has none."""

@@ -5,11 +5,14 @@ from collections import Counter
 import numpy as np
 
 from scorers.fleet import Fleet
+from scorers.statistics import Ints
+from scorers.verdicts import Verdicts
 from stream.alert import Alerting, AlertSpec, Verdict
-from stream.contracts import Score, Topics
-from stream.encode import Origin, alert_message, score_messages, scores
-from stream.message import Message
+from stream.contracts import Contributor, Topics
+from stream.encode import alert_message
+from stream.message import Message, Output
 from stream.names import Names
+from stream.score import Origin, score_bulk
 from stream.window import Closed
 
 
@@ -38,34 +41,52 @@ class Outcomes:
         new = self._names.pick(range(len(self._model), len(self._names)))
         self._model = np.append(self._model, self._fleet.index(new))
 
-    def tell(self, closed: Closed) -> list[Message]:
+    def tell(self, closed: Closed) -> list[Output]:
         """The scores and alerts of closed windows, each device's in time order."""
         verdicts = self._fleet.score(self._model[closed.device], closed.statistics)
-        devices = closed.device.tolist()
-        names = self._names.pick(devices)
-        records = list(scores(closed, verdicts, names, Origin(self._source, self._sums, self._fleet.version)))
-        messages = score_messages(self._topics.scores, records)
-        if self.alerting.watched or verdicts.anomaly.any():
-            for device, score in zip(devices, records, strict=True):
-                if score.anomaly or (score.state == "scored" and device in self.alerting.watched):
-                    messages += self._alert(device, score)
-        self.counts["windows"] += len(names)
+        origin = Origin(self._source, self._sums, self._fleet.version)
+        outputs: list[Output] = [
+            score_bulk(self._topics.scores, closed, verdicts, self._names.gather(closed.device), origin)
+        ]
+        for row in self._alarming(closed.device, verdicts):
+            outputs += self._alert(row, closed, verdicts)
+        self.counts["windows"] += len(verdicts)
         self.counts["scores"] += int(verdicts.scored.sum())
         self.counts["anomalies"] += int(verdicts.anomaly.sum())
-        return messages
+        return outputs
 
-    def _alert(self, device: int, score: Score) -> list[Message]:
+    def _alarming(self, device: Ints, verdicts: Verdicts) -> list[int]:
+        """The windows that may change an alert: scored ones of devices that are not calm, or are not to be."""
+        watched = np.fromiter(self.alerting.watched, np.int64)
+        if not len(watched) and not verdicts.anomaly.any():
+            return []
+        restless = np.isin(device, np.append(watched, device[verdicts.anomaly]))
+        rows: list[int] = np.flatnonzero(verdicts.scored & restless).tolist()
+        return rows
+
+    def _alert(self, row: int, closed: Closed, verdicts: Verdicts) -> list[Message]:
+        device, anomaly = int(closed.device[row]), bool(verdicts.anomaly[row])
+        if not anomaly and device not in self.alerting.watched:
+            return []
         verdict = Verdict(
-            score.device_id,
-            score.window_start,
-            score.window_end,
-            score.anomaly,
-            score.score or 0.0,
-            score.severity or 0.0,
-            score.contributors,
+            self._names[device],
+            int(closed.start[row]),
+            int(closed.end[row]),
+            anomaly,
+            float(verdicts.score[row]),
+            float(verdicts.severity[row]),
+            _contributors(verdicts, row),
         )
-        alert = self.alerting.see(device, verdict, score.model_version)
+        alert = self.alerting.see(device, verdict, self._fleet.version)
         if alert is None:
             return []
         self.counts["alerts"] += alert.state == "firing"
         return [alert_message(self._topics.alerts, alert)]
+
+
+def _contributors(verdicts: Verdicts, row: int) -> list[Contributor]:
+    """Those of a window; what it has no value for is NaN, which is encoded as null."""
+    numbers = (column[row].tolist() for column in (verdicts.feature, verdicts.share, verdicts.actual, verdicts.typical))
+    return [
+        Contributor(verdicts.names[feature], *about) for feature, *about in zip(*numbers, strict=True) if feature >= 0
+    ]

@@ -68,17 +68,20 @@ class Texts(Sequence[bytes | None]):
 
     def gather(self, rows: Ints) -> "Texts":
         """The chosen rows, in that order, in a buffer of their own."""
-        size = self.size[rows]
-        begin = _begins(size)
-        buffer = np.zeros(int(np.maximum(size, 0).sum()) + 1, np.uint8)
-        _copy(np.frombuffer(self.buffer, np.uint8), self.begin[rows], size, buffer)
-        return Texts(buffer.tobytes(), begin, size)
+        return copied(np.frombuffer(self.buffer, np.uint8), self.begin[rows], self.size[rows])
 
     def pick(self, rows: Ints) -> list[bytes | None]:
         """The chosen rows."""
         buffer = self.buffer
         places = zip(self.begin[rows].tolist(), self.size[rows].tolist(), strict=True)
         return [None if size < 0 else buffer[begin : begin + size] for begin, size in places]
+
+
+def copied(source: NDArray[np.uint8], begin: Ints, size: Ints) -> Texts:
+    """Parts of ``source``, in a buffer of their own."""
+    buffer = np.zeros(int(np.maximum(size, 0).sum()) + 1, np.uint8)
+    _copy(source, begin, size, buffer)
+    return Texts(buffer.tobytes(), _begins(size), size)
 
 
 def chained(first: Texts, second: Texts) -> Texts:

@@ -11,9 +11,10 @@ from scorers.statistics import Statistics
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, MetricStatistics, Reason, Score
 from stream.decode import Reject
-from stream.encode import Origin, alert_message, reject_messages, score_messages, scores
+from stream.encode import alert_message, reject_messages
 from stream.message import Message
-from stream.records import Records
+from stream.records import Records, Texts
+from stream.score import Origin, score_bulk
 from stream.window import Closed
 
 START = 1_700_000_000_000
@@ -49,7 +50,7 @@ ALERT = Alert("t/a/1", "a", "t", "firing", START, START + 10_000, 81.0, 4.0, [])
 
 
 def sent(*, sums: bool = False) -> list[Message]:
-    return score_messages("device.scores", list(scores(CLOSED, SCORED, ["a", "b"], Origin("t", sums, "v7"))))
+    return list(score_bulk("device.scores", CLOSED, SCORED, Texts.of([b"a", b"b"]), Origin("t", sums, "v7")))
 
 
 def told(*, sums: bool = False) -> list[Score]:
@@ -177,6 +178,6 @@ def test_the_oddest_record_can_be_rejected(value: bytes | None, key: bytes | Non
 
 def test_an_empty_fleet_scores_nothing() -> None:
     verdicts = Fleet.empty().score(np.array([-1, -1]), CLOSED.statistics)
-    found = list(scores(CLOSED, verdicts, ["a", "b"], Origin("t", False, "")))
+    found = score_bulk("device.scores", CLOSED, verdicts, Texts.of([b"a", b"b"]), Origin("t", False, ""))
 
-    assert [score.state for score in found] == ["learning", "learning"]
+    assert [msgspec.json.decode(message.value, type=Score).state for message in found] == ["learning", "learning"]
