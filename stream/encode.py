@@ -1,4 +1,4 @@
-"""Alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding); scores: ``stream/score``."""
+"""Alerts and rejects to bytes, with CloudEvents headers (binary content mode, Kafka binding); scores: ``score``."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -44,7 +44,7 @@ _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _HIDDEN = np.uint64(1) << np.uint64(52)
 
 
-def _multiply(_: Any, a: Any, b: Any) -> Any:
+def _multiply(_: Any, _a: Any, _b: Any) -> Any:
     """High half of a 128-bit product: one instruction, which numba has no name for."""
 
     def generate(_context: Any, builder: Any, _signature: Any, factors: Any) -> Any:

@@ -59,9 +59,9 @@ def oracle(closed: Closed, verdicts: Verdicts, names: list[str], origin: Origin)
             about: list[Any] = [
                 float(part[row, column]) for part in (block.mean, block.std, block.min, block.max, block.last)
             ]
-            total = float(block.mean[row, column] * count) if origin.sums else None
+            about.append(float(block.mean[row, column] * count) if origin.sums else None)
             if count:
-                metrics[metric] = MetricStatistics(count, *about, total)
+                metrics[metric] = MetricStatistics(count, *about)
         window = name, origin.source, int(closed.start[row]), int(closed.end[row]), int(closed.count[row]), metrics
         if not verdicts.scored[row]:
             encoded.append(msgspec.json.encode(Score(*window, "learning")))

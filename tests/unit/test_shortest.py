@@ -1,6 +1,7 @@
 """Doubles to text: shortest, and the same double again."""
 
 from decimal import Decimal
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -30,7 +31,7 @@ def texts(values: Floats) -> list[str]:
     out, ends = np.zeros(len(values) * LONGEST, np.uint8), np.zeros(len(values), np.int64)
     _all(values, values.view(np.uint64), TENS, out, ends)  # type: ignore[arg-type]  # as above
     written, places = out.tobytes(), [0, *ends.tolist()]
-    return [written[begin:end].decode() for begin, end in zip(places, places[1:], strict=False)]
+    return [written[begin:end].decode() for begin, end in pairwise(places)]
 
 
 def check(values: Floats) -> None:
