@@ -3,13 +3,9 @@
 One malformed record costs its batch the fast path and nothing else.
 """
 
-import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
+from stream.parse import LARGEST, UNREADABLE, Fault, Parse, Reading, Refused, epoch_ms, explain
 from stream.records import Records, Texts, chained
 from stream.template import Run, Templates
 
@@ -25,27 +22,12 @@ EARLIEST = 315_532_800_000
 """1980-01-01. A stamp in seconds, read as milliseconds, falls before it."""
 LATEST = 7_258_118_400_000
 """2200-01-01."""
-LARGEST = 1e100
-"""Values beyond this cannot be squared and summed; no sensor measures them."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-SHOWN = 120
-"""Characters of what a record holds that a detail repeats."""
 _DEEPEST = 200
 """Levels of nesting; a reading has two."""
 _BEGINNING = 8
 """Bytes shown of what is no object."""
 _BLANKS = b" \t\n\r"
 _QUOTE, _BACKSLASH, _BRACKET, _BRACE = b'"\\[{'
-
-
-class Reading(msgspec.Struct, gc=False):
-    """One record of ``sensor.readings``, as it travels."""
-
-    device_id: str
-    ts: int | str
-    values: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +106,6 @@ def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
     )
 
 
-Fault = tuple[Reason, str]
-"""Why a record is kept aside, and what exactly is wrong with it."""
-
-
-class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error of ours
-    """Carries a fault out of the depths of one record, as its ``args``."""
-
-
-Parse = Callable[[bytes], Reading]
-"""Bytes of one record to a reading; raises ``Refused``, or what msgspec raises."""
-
-_CONSTANT = re.compile(rb"(?<=[:,\[ \t\n\r])(?:NaN|-?Infinity)(?=[],} \t\n\r])")
-"""What many writers of JSON put for a float that is none."""
-_UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
-
-
 @dataclass(frozen=True, slots=True)
 class Parser:
     """How the records of a topic are read.
@@ -205,7 +171,7 @@ def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Dec
         if any(_outer_fault(values[at], limits) for at in np.flatnonzero(odd)):
             raise Refused(Reason.MALFORMED, "")
         return _columns(rows, list(map(parser.fast, values)))  # type: ignore[arg-type]  # nothing at all is a fault
-    except _UNREADABLE:
+    except UNREADABLE:
         return _one_by_one(rows, values, odd, limits, parser)
 
 
@@ -288,8 +254,8 @@ def _reading(value: bytes, parser: Parser) -> Reading | Fault:
         return _patiently(value, parser)
     except Refused as refused:
         return refused.args
-    except _UNREADABLE as error:
-        return _explain(value, error)
+    except UNREADABLE as error:
+        return explain(value, error)
     return reading
 
 
@@ -376,88 +342,3 @@ def _drop(decoded: Decoded, bad: dict[int, Reject]) -> None:
     decoded.row, decoded.device, decoded.ts = kept.row, kept.device, kept.ts
     decoded.shape, decoded.start = kept.shape, kept.start
     decoded.rejects.extend(bad.values())
-
-
-def epoch_ms(stamp: Any) -> int:
-    """Epoch milliseconds of an integer, an integral float or an ISO-8601 string with an offset.
-
-    Raises:
-        Refused: ``bad_timestamp`` for anything else.
-    """
-    if isinstance(stamp, int) and not isinstance(stamp, bool):
-        # anything outside int64 is outside EARLIEST and LATEST too
-        return max(-(2**63), min(stamp, 2**63 - 1))
-    if isinstance(stamp, float) and stamp.is_integer() and abs(stamp) < LARGEST:
-        return epoch_ms(int(stamp))
-    if isinstance(stamp, str):
-        try:
-            moment = datetime.fromisoformat(stamp)
-        except ValueError:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp[:SHOWN]!r} is not ISO-8601") from None
-        if moment.tzinfo is None:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp!r} has no offset; end it with Z or +hh:mm")
-        return (moment - _EPOCH) // _MILLISECOND
-    raise Refused(Reason.BAD_TIMESTAMP, f"ts must be epoch milliseconds or ISO-8601, not {type(stamp).__name__}")
-
-
-# --- what parsers are made of ------------------------------------------------------------------
-
-
-def parse_object(value: bytes) -> dict[str, Any]:
-    """The JSON object in ``value``.
-
-    Raises:
-        Refused: not JSON, not an object, or holding NaN or Infinity, which JSON lacks.
-    """
-    try:
-        record = msgspec.json.decode(value)
-    except _UNREADABLE as error:
-        raise Refused(*_explain(value, error)) from error
-    if not isinstance(record, dict):
-        raise Refused(Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}")
-    return record
-
-
-def _explain(value: bytes, error: Exception) -> Fault:
-    """What is wrong with what is not JSON; ``error`` is what msgspec says to it."""
-    told = str(error)[:SHOWN]
-    if "out of range" in told:
-        return Reason.NOT_FINITE, told
-    if b"NaN" in value or b"Infinity" in value:
-        constant = _CONSTANT.search(value)
-        try:
-            msgspec.json.decode(_CONSTANT.sub(b"0", value))
-        except _UNREADABLE:
-            constant = None
-        if constant:
-            return Reason.NOT_FINITE, f"{constant[0].decode()} is not a measurement; leave the metric out"
-    return Reason.MALFORMED, told
-
-
-def require(record: dict[str, Any], name: str) -> Any:
-    """The field ``name``.
-
-    Raises:
-        Refused: ``missing_field`` where it is absent or null.
-    """
-    value = record.get(name)
-    if value is None:
-        raise Refused(Reason.MISSING_FIELD, f"{name} is missing")
-    return value
-
-
-def number(value: Any, name: str) -> float:
-    """``value`` as a float.
-
-    Raises:
-        Refused: ``wrong_type`` or ``not_finite``, naming the field.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(Reason.WRONG_TYPE, f"{name} must be a number, not {type(value).__name__}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise Refused(Reason.NOT_FINITE, f"{name} is not finite")
-    return result

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from stream.contracts import Reason
-from stream.decode import SHOWN, Parse, Parser, Reading, Refused, number, parse_object, require
+from stream.decode import Parser
+from stream.parse import SHOWN, Parse, Reading, Refused, number, parse_object, require
 from stream.template import Templates
 
 read_fast: Parse = msgspec.json.Decoder(Reading).decode
