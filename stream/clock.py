@@ -73,8 +73,12 @@ class Clocks:
         result: Ints = np.maximum(self.quiet[device], self.clock[device] - self._spec.grace_ms)
         return result
 
-    def trace(self, device: Ints, ts: Ints) -> Trace:
-        """What readings of ``device`` with stamps ``ts`` find, in this order; nothing is changed."""
+    def trace(self, device: Ints, ts: Ints, *, again: bool = False) -> Trace:
+        """What readings of ``device`` with stamps ``ts`` find, in this order; nothing is changed.
+
+        ``again``: they were heard before, and what their silences closed is remembered. Clocks may be ahead of them
+        then, and would close more.
+        """
         order = np.argsort(device, kind="stable")
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
@@ -88,7 +92,7 @@ class Clocks:
         heard = np.where(first, self.heard[d], _shift(after))
         silent = (heard != NEVER) & (before - heard >= self._spec.idle_ms)
         quiet = self.quiet[d]
-        if silent.any():
+        if silent.any() and not again:
             quiet = np.maximum(quiet, np.where(silent, self._passed(clock, before), NEVER))
             quiet = _running_max(quiet, first)
         closed = np.maximum(quiet, clock - self._spec.grace_ms)

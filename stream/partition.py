@@ -343,7 +343,7 @@ class Partition:
         decoded = decoded.take(np.flatnonzero(~np.isin(offsets, np.array(waiting, np.int64))))
         if len(decoded):
             device = self._number(decoded)
-            trace = self._clocks.trace(device, decoded.ts)
+            trace = self._clocks.trace(device, decoded.ts, again=True)
             self._clocks.advance(trace)
             self._intake.admit(Batch(decoded, device, old.offsets[decoded.row], trace))
         if len(new) or int(old.offsets[-1]) + 1 == then.next_offset:

@@ -1,13 +1,14 @@
 """Breaks that a fuzzer found in what a restart brings back, each by the shortest log that shows it."""
 
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from stream.partition import Partition
 from stream.records import Records
 from stream.window import WindowSpec
-from tests.flow.test_partition import BASE, SOURCE, TOPICS, forever, log, reading, run, run_with_crashes, spec
+from tests.flow.test_partition import BASE, SOURCE, TOPICS, end_of, forever, log, reading, run, run_with_crashes, spec
 
 
 def arriving(values: list[bytes], seconds: list[float]) -> Records:
@@ -41,4 +42,16 @@ def test_what_was_refused_before_a_held_reading_stays_refused() -> None:
     whole = run(records, how)
 
     assert broken.rejects == whole.rejects
+    assert broken.scores == whole.scores
+
+
+def test_a_silence_heard_again_closes_no_more_than_it_did() -> None:
+    # e lags and keeps the log from 0 on; b is silent from 20 to 158, when the others are at 190
+    steps = ([reading("a", second), reading("e", 1.1 + second / 1000)] for second in range(30, 195, 10))
+    values = [reading("e", 1), reading("b", 20), *chain.from_iterable(steps), reading("b", 158)]
+    fates = forever(["commit", "crash"], "go")
+    whole = run(end_of(values), spec())
+    broken = run_with_crashes(end_of(values), spec(), forever([len(values), 1], 100), fates)
+
+    assert whole.counts()[("b", 150_000)] == 1
     assert broken.scores == whole.scores
