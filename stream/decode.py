@@ -113,8 +113,8 @@ class Decoded:
 
     def reject(self, at: int, reason: Reason, detail: str) -> Reject:
         """Reading ``at`` kept aside; one of many in a record by itself."""
-        part = int(self.part[at])
-        return Reject(int(self.row[at]), reason, detail, part, None if part == WHOLE else self.alone(at))
+        row, part = self.row.item(at), self.part.item(at)
+        return Reject(row, reason, detail) if part == WHOLE else Reject(row, reason, detail, part, self.alone(at))
 
 
 def together(parts: Sequence[Decoded]) -> Decoded:

@@ -16,7 +16,7 @@ from scorers.compiled import compiled
 from scorers.statistics import Ints
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, Contributor, MetricStatistics, Reason, Receipt, Score
-from stream.decode import Reject
+from stream.decode import WHOLE, Reject
 from stream.message import Bulk, Message, header, opening
 from stream.records import Records, Texts
 from stream.window import Closed
@@ -84,7 +84,7 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
     verdicts: dict[tuple[Reason, str], int] = {}
     common = [verdicts.setdefault((reject.reason, reject.detail), len(verdicts)) for reject in rejects]
     parts = np.array([reject.part for reject in rejects], np.int64)
-    values = _values(Texts.of(records.values), rows, rejects)
+    values = _values(Texts.of(records.values), rows, rejects, parts)
     return Bulk(
         topics=[topic],
         topic=np.zeros(len(rows), np.int64),
@@ -98,22 +98,21 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
     )
 
 
-def _values(texts: Texts, rows: Ints, rejects: Sequence[Reject]) -> Texts:
+def _values(texts: Texts, rows: Ints, rejects: Sequence[Reject], parts: Ints) -> Texts:
     """What is kept of each."""
-    if all(reject.value is None for reject in rejects):
+    if parts.max(initial=WHOLE) == WHOLE:
         return texts.gather(rows)
     return Texts.of([texts[reject.row] if reject.value is None else reject.value for reject in rejects])
 
 
 def _places(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Texts:
-    """The headers of records that tell each from the others, made by columns of characters; part -1 is the whole."""
+    """The headers of records that tell each from the others, made by columns of characters."""
     second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
     seconds, which = np.unique(second, return_inverse=True)
     texts = np.array([_second(one) for one in seconds.tolist()], bytes)
     times = np.frombuffer(texts.tobytes(), np.uint8).reshape(len(texts), texts.itemsize)[which]
     places, stamps, thousandths = _decimal(offsets), _decimal(timestamps), _decimal(millisecond + 1000)[:, 1:4]
-    pieces = _decimal(parts)
-    pieces[parts < 0] = 0
+    pieces = _pieces(parts)
     sizes = np.stack([(column > 0).sum(axis=1) for column in (places, stamps, pieces)], axis=1)
     tables = []
     # nearly always one run of rows with as many characters
@@ -128,6 +127,15 @@ def _places(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Text
         ))  # fmt: skip
     size = np.concatenate([np.full(len(table), table.shape[1]) for table in tables])
     return Texts(b"".join([*(table.tobytes() for table in tables), b"\0"]), np.cumsum(size) - size, size)
+
+
+def _pieces(parts: Ints) -> NDArray[np.uint8]:
+    """Parts as characters, none for a whole record; nearly always all are whole."""
+    if parts.max(initial=WHOLE) == WHOLE:
+        return np.zeros((len(parts), 0), np.uint8)
+    pieces = _decimal(parts)
+    pieces[parts == WHOLE] = 0
+    return pieces
 
 
 def _decimal(numbers: Ints) -> NDArray[np.uint8]:
