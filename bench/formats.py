@@ -1,6 +1,7 @@
 """The same readings as JSON one by one and as Arrow batches, fed to the stream's own core by hand: what one costs."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -15,6 +16,8 @@ from bench.job import Job
 from bench.setup import machine
 from producers.arrow import BatchEncoder
 from producers.batch import Batch
+from stream.decode import Limits, decode
+from stream.readings import READINGS as READINGS_PARSER
 from stream.records import Records
 
 SIZES = 10, 100, 1_000
@@ -31,11 +34,15 @@ def run(readings: int, load: tuple[float, ...]) -> dict[str, Any]:
     job = Job.of(readings, DEVICES, METRICS)
     fed = {"JSON": _fed(job.batches(), FED)}
     for size in SIZES:
-        fed[f"Arrow, {size:,} a record"] = _fed(batches(job, size), FED // size)
+        fed[f"Arrow, {size:,} each"] = _fed(batches(job, size), FED // size)
     for records in fed.values():
         core.seconds(records[:2], None)  # unrecorded: everything is compiled
-    turns = [{name: core.seconds(records, None) for name, records in fed.items()} for _ in range(core.TURNS)]
-    rows = [_row(name, job.readings, records, min(turn[name] for turn in turns)) for name, records in fed.items()]
+    turns = [
+        {name: (core.seconds(records, None), _decoding(records)) for name, records in fed.items()}
+        for _ in range(core.TURNS)
+    ]
+    least = {name: tuple(min(turn[name][part] for turn in turns) for part in (0, 1)) for name in fed}
+    rows = [_row(name, job.readings, records, *least[name]) for name, records in fed.items()]
     return {"readings": job.readings, "metrics": METRICS, "rows": rows, "machine": machine("no Kafka", load)}
 
 
@@ -62,13 +69,22 @@ def _fed(parts: Iterator[Batch], count: int) -> list[Records]:
     )
 
 
-def _row(name: str, readings: int, records: Sequence[Records], seconds: float) -> dict[str, Any]:
+def _decoding(records: Sequence[Records]) -> float:
+    """CPU of this thread for reading alone, before any window."""
+    began = time.thread_time()
+    for run in records:
+        decode(run, Limits(), READINGS_PARSER)
+    return time.thread_time() - began
+
+
+def _row(name: str, readings: int, records: Sequence[Records], seconds: float, decoding: float) -> dict[str, Any]:
     size = sum(len(value or b"") for run in records for value in run.values)
     return {
         "format": name,
         "bytes_per_reading": round(size / readings, 1),
         "readings_per_s": round(readings / seconds),
         "us_per_reading": round(seconds / readings * 1e6, 2),
+        "us_to_decode": round(decoding / readings * 1e6, 2),
     }
 
 
@@ -76,10 +92,11 @@ def show(result: Mapping[str, Any]) -> None:
     """Print the table and the machine."""
     out = Console(file=sys.stdout, highlight=False)
     table = Table("format", box=SIMPLE)
-    for heading in ("bytes a reading", "readings/s", "µs of CPU a reading"):
+    for heading in ("bytes a reading", "readings/s", "µs of CPU a reading", "of that to decode"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
         cells = f"{row['bytes_per_reading']:.0f}", f"{row['readings_per_s']:,}", f"{row['us_per_reading']:.2f}"
+        cells = *cells, f"{row['us_to_decode']:.2f}"
         table.add_row(row["format"], *cells)
     out.print(table)
     machine = result["machine"]
