@@ -95,9 +95,8 @@ def show(result: Mapping[str, Any]) -> None:
     for heading in ("bytes a reading", "readings/s", "µs of CPU a reading", "of that to decode"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
-        cells = f"{row['bytes_per_reading']:.0f}", f"{row['readings_per_s']:,}", f"{row['us_per_reading']:.2f}"
-        cells = *cells, f"{row['us_to_decode']:.2f}"
-        table.add_row(row["format"], *cells)
+        costs = f"{row['us_per_reading']:.2f}", f"{row['us_to_decode']:.2f}"
+        table.add_row(row["format"], f"{row['bytes_per_reading']:.0f}", f"{row['readings_per_s']:,}", *costs)
     out.print(table)
     machine = result["machine"]
     out.print(
