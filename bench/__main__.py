@@ -13,6 +13,7 @@ import typer
 from bench import charts, guard, report
 from bench import curves as scaling
 from bench import devices as many
+from bench import formats as wire
 from bench import poison as poisoned
 from bench import score as scoring
 from bench import steady as steadily
@@ -121,6 +122,19 @@ def score(
     """Microseconds to score a window, beside scikit-learn; no Kafka."""
     result = scoring.run(devices, windows)
     scoring.show(result)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def formats(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    readings: Annotated[int, typer.Option(min=1, help="How many, made up to whole windows.")] = wire.READINGS,
+) -> None:
+    """Microseconds to take in a reading, as JSON and in Arrow batches; no Kafka."""
+    result = wire.run(readings, os.getloadavg())
+    wire.show(result)
     if as_json:
         emit(result)
 

@@ -34,7 +34,7 @@ def batches(job: Job, models: Mapping[str, DeviceModel] | None, sizes: Sequence[
     """For each size: readings a second of CPU, when the job's readings come so many at a time."""
     fleet = Fleet.of({name: models[name] for name in job.names}, "bench") if models else None
     whole = _joined(job)
-    _seconds(runs(whole, sizes[-1]), fleet)
+    seconds(runs(whole, sizes[-1]), fleet)
     return [_row(whole, size, fleet) for size in sizes]
 
 
@@ -49,16 +49,16 @@ def runs(whole: Batch, size: int) -> list[Records]:
 
 def _row(whole: Batch, size: int, fleet: Fleet | None) -> dict[str, Any]:
     fed = runs(whole, size)
-    seconds = min(_seconds(fed, fleet) for _ in range(TURNS))
+    least = min(seconds(fed, fleet) for _ in range(TURNS))
     return {
         "at": size,
         "readings": len(whole),
-        "readings_per_s": round(len(whole) / seconds),
-        "us_per_reading": round(seconds / len(whole) * 1e6, 2),
+        "readings_per_s": round(len(whole) / least),
+        "us_per_reading": round(least / len(whole) * 1e6, 2),
     }
 
 
-def _seconds(fed: Sequence[Records], fleet: Fleet | None) -> float:
+def seconds(fed: Sequence[Records], fleet: Fleet | None) -> float:
     """CPU of this thread for feeding a new core."""
     core = Partition(sources(_TOPICS)[0], 0, StreamSpec(), _TOPICS)
     if fleet:

@@ -99,13 +99,16 @@ class Job:
     def batches(self, era: int = LIVE, windows: int | None = None) -> Iterator[Batch]:
         """Every reading as it travels, in order of event time."""
         encoder = ReadingEncoder(self.metric_names)
-        names = np.array(self.names, dtype=object)
         for window in range(self.windows if windows is None else windows):
-            block = self.block(window, era)
-            order = np.argsort(block.ts.ravel(), kind="stable")
-            device, ts = names[order % self.devices], block.ts.ravel()[order]
-            values = encoder.encode(device.tolist(), ts, block.cube.reshape(-1, self.metrics)[order])
-            yield Batch([name.encode() for name in device], values, ts)
+            devices, ts, values = self.rows(window, era)
+            yield Batch([name.encode() for name in devices], encoder.encode(devices, ts, values), ts)
+
+    def rows(self, window: int, era: int = LIVE) -> tuple[list[str], Ints, Floats]:
+        """The readings of a window in order of event time: device, epoch ms and values of each."""
+        block = self.block(window, era)
+        order = np.argsort(block.ts.ravel(), kind="stable")
+        names = np.array(self.names, dtype=object)[order % self.devices]
+        return names.tolist(), block.ts.ravel()[order], block.cube.reshape(-1, self.metrics)[order]
 
     def load(self, target: Target) -> Published:
         """Fill the topic; last comes one reading more of each device, from after every window has closed."""

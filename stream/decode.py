@@ -3,13 +3,11 @@
 One malformed record costs its batch the fast path and nothing else.
 """
 
+import json
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
+from stream.parse import LARGEST, SHOWN, UNREADABLE, Fault, Parse, Reading, Refused, epoch_ms, explain
 from stream.records import Records, Texts, chained
 from stream.template import Run, Templates
 
@@ -25,27 +24,14 @@ EARLIEST = 315_532_800_000
 """1980-01-01. A stamp in seconds, read as milliseconds, falls before it."""
 LATEST = 7_258_118_400_000
 """2200-01-01."""
-LARGEST = 1e100
-"""Values beyond this cannot be squared and summed; no sensor measures them."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-SHOWN = 120
-"""Characters of what a record holds that a detail repeats."""
+PACKED = b"\xff\xff\xff\xff"
+"""How a record of many readings begins: as an Arrow IPC stream does, and no JSON."""
 _DEEPEST = 200
 """Levels of nesting; a reading has two."""
 _BEGINNING = 8
 """Bytes shown of what is no object."""
 _BLANKS = b" \t\n\r"
 _QUOTE, _BACKSLASH, _BRACKET, _BRACE = b'"\\[{'
-
-
-class Reading(msgspec.Struct, gc=False):
-    """One record of ``sensor.readings``, as it travels."""
-
-    device_id: str
-    ts: int | str
-    values: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +46,35 @@ class Limits:
     """How far a reading may lie ahead of its record's Kafka timestamp."""
 
 
+WHOLE = -1
+"""In place of a reading's number within its record: the record is the reading."""
+ABSENT = -(2**63)
+"""In place of a stamp that is not there."""
+
+
 class Reject(msgspec.Struct, gc=False, frozen=True):
-    """One record that is kept aside: its row in the batch, why, and what exactly."""
+    """A record, or one of many readings in one, that is kept aside: its row in the batch, why, and what exactly."""
 
     row: int
     reason: Reason
     detail: str
+    part: int = WHOLE
+    value: bytes | None = None
+    """What is kept where it is not the record's own bytes."""
 
 
 @dataclass(slots=True)
 class Decoded:
-    """``n`` readings in columns; reading *i* is record ``row[i]`` of the batch.
+    """``n`` readings in columns; reading *i* is record ``row[i]`` of the batch, or is its number ``part[i]``.
 
-    Its device is ``names[device[i]]``, in UTF-8; names may be there that no reading has, or twice.
+    Rows ascend, and parts within them, unless another order was asked for. The device of reading *i* is
+    ``names[device[i]]``, in UTF-8; names may be there that no reading has, or twice, or null.
     The values of reading *i* are ``flat[start[i]:][:len(shapes[shape[i]])]``, in the order of the
     metric names ``shapes[shape[i]]``.
     """
 
     row: Ints
+    part: Ints
     names: Texts
     device: Ints
     ts: Ints
@@ -94,6 +91,7 @@ class Decoded:
         """The chosen readings, in that order, with the same rejects."""
         return Decoded(
             self.row[chosen],
+            self.part[chosen],
             self.names,
             self.device[chosen],
             self.ts[chosen],
@@ -104,40 +102,46 @@ class Decoded:
             self.rejects,
         )
 
+    def alone(self, at: int) -> bytes:
+        """Reading ``at`` as a record of its own: JSON, but for numbers that are not finite, which JSON lacks."""
+        device, ts, start = self.names[int(self.device[at])], int(self.ts[at]), int(self.start[at])
+        names = self.shapes[int(self.shape[at])]
+        values = dict(zip(names, self.flat[start : start + len(names)].tolist(), strict=True))
+        stamp = None if ts == ABSENT else ts
+        whole = {"device_id": None if device is None else device.decode(), "ts": stamp, "values": values}
+        return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
-def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
-    """As if decoded together; the first comes of ``rows`` records."""
-    shapes = list(dict.fromkeys([*first.shapes, *second.shapes]))
+    def reject(self, at: int, reason: Reason, detail: str) -> Reject:
+        """Reading ``at`` kept aside; one of many in a record by itself."""
+        row, part = self.row.item(at), self.part.item(at)
+        return Reject(row, reason, detail) if part == WHOLE else Reject(row, reason, detail, part, self.alone(at))
+
+
+def together(parts: Sequence[Decoded]) -> Decoded:
+    """As if decoded at once, one after the other."""
+    shapes = list(dict.fromkeys(chain.from_iterable(one.shapes for one in parts)))
     place = {names: number for number, names in enumerate(shapes)}
-    rejects = [Reject(r.row + rows, r.reason, r.detail) for r in second.rejects] if rows else second.rejects
-    moved = np.array([place[names] for names in second.shapes], np.int64)
+    moved = [np.array([place[names] for names in one.shapes], np.int64) for one in parts]
+    names = np.cumsum([0, *(len(one.names) for one in parts)])
+    values = np.cumsum([0, *(len(one.flat) for one in parts)])
     return Decoded(
-        np.append(first.row, second.row + rows),
-        chained(first.names, second.names),
-        np.append(first.device, second.device + len(first.names)),
-        np.append(first.ts, second.ts),
-        np.append(first.shape, moved[second.shape]),
+        np.concatenate([one.row for one in parts]),
+        np.concatenate([one.part for one in parts]),
+        chained([one.names for one in parts]),
+        np.concatenate([one.device + first for one, first in zip(parts, names, strict=False)]),
+        np.concatenate([one.ts for one in parts]),
+        np.concatenate([number[one.shape] for one, number in zip(parts, moved, strict=True)]),
         shapes,
-        np.append(first.start, second.start + len(first.flat)),
-        np.append(first.flat, second.flat),
-        first.rejects + rejects,
+        np.concatenate([one.start + first for one, first in zip(parts, values, strict=False)]),
+        np.concatenate([one.flat for one in parts]),
+        list(chain.from_iterable(one.rejects for one in parts)),
     )
 
 
-Fault = tuple[Reason, str]
-"""Why a record is kept aside, and what exactly is wrong with it."""
-
-
-class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error of ours
-    """Carries a fault out of the depths of one record, as its ``args``."""
-
-
-Parse = Callable[[bytes], Reading]
-"""Bytes of one record to a reading; raises ``Refused``, or what msgspec raises."""
-
-_CONSTANT = re.compile(rb"(?<=[:,\[ \t\n\r])(?:NaN|-?Infinity)(?=[],} \t\n\r])")
-"""What many writers of JSON put for a float that is none."""
-_UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
+def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
+    """As if decoded together; the first comes of ``rows`` records."""
+    rejects = [msgspec.structs.replace(reject, row=reject.row + rows) for reject in second.rejects]
+    return together([first, replace(second, row=second.row + rows, rejects=rejects)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +155,36 @@ class Parser:
     patient: Parse
     templates: Templates | None = None
     """Reads what looks alike; ``fast`` is only for the rest."""
+    packed: Callable[[Ints, Sequence[bytes | None]], Decoded] | None = None
+    """Reads records of many readings, those that begin with ``PACKED``, given with their rows."""
 
 
 def decode(records: Records, limits: Limits, parser: Parser) -> Decoded:
     """Readings and rejects of a batch."""
     if parser.templates:
         run = Run(Texts.of(records.values), limits.max_bytes)
+        parts = []
+        if parser.packed and len(packed := _packed(run)):
+            parts.append(parser.packed(packed, run.texts.pick(packed)))
         decoded = _alike(run, parser.templates)
         left = np.sort(np.append(run.left, run.others))
         if len(left):
-            decoded = both(decoded, _slowly(records, left, limits, parser), 0)
-            decoded = decoded.take(np.argsort(decoded.row))
+            parts.append(_slowly(records, left, limits, parser))
+        if parts:
+            decoded = together([decoded, *parts])
+            decoded = decoded.take(np.argsort(decoded.row, kind="stable"))
     else:
         decoded = _slowly(records, np.arange(len(records)), limits, parser)
     _check(decoded, records, limits)
     return decoded
+
+
+def _packed(run: Run) -> Ints:
+    """Take out of a run the rows that hold many readings."""
+    begins = run.texts.begin[run.left]
+    # JSON has no such byte anywhere
+    likely = run.left[run.data[begins] == PACKED[0]]
+    return run.leave([row for row in likely.tolist() if (run.texts[row] or b"").startswith(PACKED)])
 
 
 def _alike(run: Run, templates: Templates) -> Decoded:
@@ -181,7 +200,7 @@ def _alike(run: Run, templates: Templates) -> Decoded:
     shape = np.repeat([shapes.index(made.names) for made, _ in parts], [len(part.row) for _, part in parts])
     width = np.array([len(names) for names in shapes])[shape]
     strange = _strange(names)
-    decoded = Decoded(row, names, code, ts, shape, shapes, np.cumsum(width) - width, flat)
+    decoded = Decoded(row, _whole(row), names, code, ts, shape, shapes, np.cumsum(width) - width, flat)
     order = np.argsort(row)
     if strange:
         odd = np.isin(code, strange)
@@ -205,7 +224,7 @@ def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Dec
         if any(_outer_fault(values[at], limits) for at in np.flatnonzero(odd)):
             raise Refused(Reason.MALFORMED, "")
         return _columns(rows, list(map(parser.fast, values)))  # type: ignore[arg-type]  # nothing at all is a fault
-    except _UNREADABLE:
+    except UNREADABLE:
         return _one_by_one(rows, values, odd, limits, parser)
 
 
@@ -257,7 +276,12 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     known: dict[str, int] = {}
     device = np.array([known.setdefault(reading.device_id, len(known)) for reading in readings], np.int64)
     names = Texts.of([name.encode() for name in known])
-    return Decoded(rows, names, device, ts, np.array(shape, np.int64), shapes, start, flat)
+    return Decoded(rows, _whole(rows), names, device, ts, np.array(shape, np.int64), shapes, start, flat)
+
+
+def _whole(rows: Ints) -> Ints:
+    """The parts of readings that are records."""
+    return np.full(len(rows), WHOLE, np.int64)
 
 
 def _one_by_one(
@@ -288,8 +312,8 @@ def _reading(value: bytes, parser: Parser) -> Reading | Fault:
         return _patiently(value, parser)
     except Refused as refused:
         return refused.args
-    except _UNREADABLE as error:
-        return _explain(value, error)
+    except UNREADABLE as error:
+        return explain(value, error)
     return reading
 
 
@@ -322,11 +346,13 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
     bad: dict[int, Reject] = {}
 
     def refuse(readings: Ints, reason: Reason, details: Iterable[str]) -> None:
-        for at, row, detail in zip(readings.tolist(), decoded.row[readings].tolist(), details, strict=False):
-            bad.setdefault(at, Reject(row, reason, detail))
+        for at, detail in zip(readings.tolist(), details, strict=False):
+            if at not in bad:
+                bad[at] = decoded.reject(at, reason, detail)
 
     ts, ahead = decoded.ts, decoded.ts - records.arrival[decoded.row]
     beyond = np.flatnonzero((ts < EARLIEST) | (ts >= LATEST))
+    refuse(beyond[(ts[beyond] == ABSENT) & (decoded.part[beyond] >= 0)], Reason.MISSING_FIELD, repeat("ts is missing"))
     details = (f"ts {stamp} is not epoch milliseconds between 1980 and 2199" for stamp in ts[beyond].tolist())
     refuse(beyond, Reason.BAD_TIMESTAMP, details)
     early = np.flatnonzero(ahead > limits.max_ahead_ms)
@@ -339,8 +365,9 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         if fault:
             refuse(np.flatnonzero(decoded.shape == shape), fault[0], repeat(fault[1]))
     size = decoded.names.size
-    suspect = np.flatnonzero((size == 0) | (size > limits.max_name))  # in bytes, no fewer than characters
+    suspect = np.flatnonzero((size <= 0) | (size > limits.max_name))  # in bytes, no fewer than characters
     if len(suspect):
+        refuse(np.flatnonzero(size[decoded.device] < 0), Reason.MISSING_FIELD, repeat("device_id is missing"))
         letters = [len((name or b"").decode()) for name in decoded.names.pick(suspect)]
         odd = [code for code, count in zip(suspect, letters, strict=True) if not 0 < count <= limits.max_name]
         refuse(
@@ -355,7 +382,8 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         owner = order[np.searchsorted(decoded.start[order], places, side="right") - 1]
         # what lies between is of readings left out before
         inside = (decoded.start[owner] <= places) & (places < decoded.start[owner] + width[owner])
-        refuse(owner[inside], Reason.NOT_FINITE, repeat(f"a value beyond ±{LARGEST:g}"))
+        odd_ones = zip(owner[inside].tolist(), places[inside].tolist(), strict=True)
+        refuse(owner[inside], Reason.NOT_FINITE, (_oddity(decoded, at, place) for at, place in odd_ones))
     if bad:
         _drop(decoded, bad)
 
@@ -370,94 +398,17 @@ def _shape_fault(names: tuple[str, ...], limits: Limits) -> Fault | None:
     return None
 
 
+def _oddity(decoded: Decoded, at: int, place: int) -> str:
+    """What is wrong with a value of reading ``at`` that is not within bounds."""
+    value, name = decoded.flat[place], decoded.shapes[decoded.shape[at]][place - decoded.start[at]]
+    if math.isfinite(value):
+        return f"a value beyond ±{LARGEST:g}"
+    return f"{name[:SHOWN]} is {value}, which is not a measurement; leave the metric out"
+
+
 def _drop(decoded: Decoded, bad: dict[int, Reject]) -> None:
     keep = np.setdiff1d(np.arange(len(decoded)), np.fromiter(bad, np.int64))
     kept = decoded.take(keep)
-    decoded.row, decoded.device, decoded.ts = kept.row, kept.device, kept.ts
+    decoded.row, decoded.part, decoded.device, decoded.ts = kept.row, kept.part, kept.device, kept.ts
     decoded.shape, decoded.start = kept.shape, kept.start
     decoded.rejects.extend(bad.values())
-
-
-def epoch_ms(stamp: Any) -> int:
-    """Epoch milliseconds of an integer, an integral float or an ISO-8601 string with an offset.
-
-    Raises:
-        Refused: ``bad_timestamp`` for anything else.
-    """
-    if isinstance(stamp, int) and not isinstance(stamp, bool):
-        # anything outside int64 is outside EARLIEST and LATEST too
-        return max(-(2**63), min(stamp, 2**63 - 1))
-    if isinstance(stamp, float) and stamp.is_integer() and abs(stamp) < LARGEST:
-        return epoch_ms(int(stamp))
-    if isinstance(stamp, str):
-        try:
-            moment = datetime.fromisoformat(stamp)
-        except ValueError:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp[:SHOWN]!r} is not ISO-8601") from None
-        if moment.tzinfo is None:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp!r} has no offset; end it with Z or +hh:mm")
-        return (moment - _EPOCH) // _MILLISECOND
-    raise Refused(Reason.BAD_TIMESTAMP, f"ts must be epoch milliseconds or ISO-8601, not {type(stamp).__name__}")
-
-
-# --- what parsers are made of ------------------------------------------------------------------
-
-
-def parse_object(value: bytes) -> dict[str, Any]:
-    """The JSON object in ``value``.
-
-    Raises:
-        Refused: not JSON, not an object, or holding NaN or Infinity, which JSON lacks.
-    """
-    try:
-        record = msgspec.json.decode(value)
-    except _UNREADABLE as error:
-        raise Refused(*_explain(value, error)) from error
-    if not isinstance(record, dict):
-        raise Refused(Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}")
-    return record
-
-
-def _explain(value: bytes, error: Exception) -> Fault:
-    """What is wrong with what is not JSON; ``error`` is what msgspec says to it."""
-    told = str(error)[:SHOWN]
-    if "out of range" in told:
-        return Reason.NOT_FINITE, told
-    if b"NaN" in value or b"Infinity" in value:
-        constant = _CONSTANT.search(value)
-        try:
-            msgspec.json.decode(_CONSTANT.sub(b"0", value))
-        except _UNREADABLE:
-            constant = None
-        if constant:
-            return Reason.NOT_FINITE, f"{constant[0].decode()} is not a measurement; leave the metric out"
-    return Reason.MALFORMED, told
-
-
-def require(record: dict[str, Any], name: str) -> Any:
-    """The field ``name``.
-
-    Raises:
-        Refused: ``missing_field`` where it is absent or null.
-    """
-    value = record.get(name)
-    if value is None:
-        raise Refused(Reason.MISSING_FIELD, f"{name} is missing")
-    return value
-
-
-def number(value: Any, name: str) -> float:
-    """``value`` as a float.
-
-    Raises:
-        Refused: ``wrong_type`` or ``not_finite``, naming the field.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(Reason.WRONG_TYPE, f"{name} must be a number, not {type(value).__name__}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise Refused(Reason.NOT_FINITE, f"{name} is not finite")
-    return result

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.contracts import Alert, Reason, Receipt
-from stream.decode import Reject
+from stream.decode import WHOLE, Reject
 from stream.message import Bulk, Message, header, opening
 from stream.records import Records, Texts
 from stream.shortest import LONGEST, put_integer
@@ -67,19 +67,20 @@ def alert_message(topic: str, alert: Alert) -> Message:
 
 
 def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> Bulk:
-    """The records of ``rejects``: the original key and bytes; where from and why in the headers."""
+    """The records of ``rejects``: the original key, its bytes or one reading of many; where from and why in headers."""
     rows = np.array([reject.row for reject in rejects], np.int64)
     source, partition = records.topic.encode(), b"%d" % records.partition
     origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
     verdicts: dict[tuple[Reason, str], int] = {}
     common = [verdicts.setdefault((reject.reason, reject.detail), len(verdicts)) for reject in rejects]
-    values = Texts.of(records.values).gather(rows)
+    parts = np.array([reject.part for reject in rejects], np.int64)
+    values = _values(Texts.of(records.values), rows, rejects, parts)
     return Bulk(
         topics=[topic],
         topic=np.zeros(len(rows), np.int64),
         keys=Texts.of(records.keys).gather(rows),
         values=Texts(values.buffer, values.begin, np.maximum(values.size, 0)),
-        heads=_places(source + b"/" + partition + b"/", records.offsets[rows], records.timestamps[rows]),
+        heads=_places(source + b"/" + partition + b"/", records.offsets[rows], parts, records.timestamps[rows]),
         commons=[_VERSION + _REJECT + origin + _verdict(*verdict) for verdict in verdicts],
         common=np.array(common, np.int64),
         partition=np.full(len(rows), -1),
@@ -87,25 +88,43 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
     )
 
 
-def _places(prefix: bytes, offsets: Ints, timestamps: Ints) -> Texts:
+def _values(texts: Texts, rows: Ints, rejects: Sequence[Reject], parts: Ints) -> Texts:
+    """What is kept of each."""
+    if parts.max(initial=WHOLE) == WHOLE:
+        return texts.gather(rows)
+    return Texts.of([texts[reject.row] if reject.value is None else reject.value for reject in rejects])
+
+
+def _places(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Texts:
     """The headers of records that tell each from the others, made by columns of characters."""
     second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
     seconds, which = np.unique(second, return_inverse=True)
     times = _rows([_second(one) for one in seconds.tolist()])[which]
     places, stamps, thousandths = _decimal(offsets), _decimal(timestamps), _decimal(millisecond + 1000)[:, 1:4]
-    sizes = np.stack([(places > 0).sum(axis=1), (stamps > 0).sum(axis=1)], axis=1)
+    pieces = _pieces(parts)
+    sizes = np.stack([(column > 0).sum(axis=1) for column in (places, stamps, pieces)], axis=1)
     tables = []
     # nearly always one run of rows with as many characters
     for run in np.split(np.arange(len(offsets)), np.flatnonzero(np.diff(sizes, axis=0).any(axis=1)) + 1):
-        digits, figures = sizes[run[:1]].max(axis=0, initial=0).tolist()
-        place, stamp = places[run, :digits], stamps[run, :figures]
+        digits, figures, more = sizes[run[:1]].max(axis=0, initial=0).tolist()
+        place, stamp, piece = places[run, :digits], stamps[run, :figures], pieces[run, :more]
         tables.append(_table(
             len(run),
-            opening("ce_id", len(prefix) + digits) + prefix, place, opening("tw_offset", digits), place,
+            opening("ce_id", len(prefix) + digits + (more and 1 + more)) + prefix, place, b"/" if more else b"", piece,
+            opening("tw_part", more) if more else b"", piece, opening("tw_offset", digits), place,
             times[run], b".", thousandths[run], b"Z", opening("tw_timestamp", figures), stamp,
         ))  # fmt: skip
     size = np.concatenate([np.full(len(table), table.shape[1]) for table in tables])
     return Texts(b"".join([*(table.tobytes() for table in tables), b"\0"]), np.cumsum(size) - size, size)
+
+
+def _pieces(parts: Ints) -> NDArray[np.uint8]:
+    """Parts as characters, none for a whole record; nearly always all are whole."""
+    if parts.max(initial=WHOLE) == WHOLE:
+        return np.zeros((len(parts), 0), np.uint8)
+    pieces = _decimal(parts)
+    pieces[parts == WHOLE] = 0
+    return pieces
 
 
 def _decimal(numbers: Ints) -> NDArray[np.uint8]:

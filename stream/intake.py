@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scorers.statistics import Ints
 from stream.clock import Clocks, Trace
 from stream.contracts import Reason
-from stream.decode import Decoded
+from stream.decode import WHOLE, Decoded
 from stream.dedupe import Seen
 from stream.window import Arrivals, Values, Windows, WindowSpec
 
@@ -27,6 +27,16 @@ class Batch:
     device: Ints
     offset: Ints
     trace: Trace
+
+    def before(self) -> Ints:
+        """The partition's clock before the first reading of each reading's record: there the log is read again."""
+        clock = self.trace.partition
+        if self.decoded.part.max(initial=WHOLE) <= 0:
+            return clock
+        _, record = np.unique(self.decoded.row, return_inverse=True)
+        lowest = np.full(len(clock), np.iinfo(np.int64).max)
+        np.minimum.at(lowest, record, clock)
+        return lowest[record]
 
 
 class Intake:
@@ -136,7 +146,7 @@ class Intake:
 
     def _add(self, batch: Batch, number: Ints, rows: Ints) -> None:
         """Add reading ``rows[i]`` to window ``number[i]``."""
-        decoded = batch.decoded
+        decoded, before = batch.decoded, batch.before()
         blocks = self.windows.blocks(batch.device[rows])
         for block in np.unique(blocks).tolist():
             chosen = blocks == block
@@ -147,7 +157,7 @@ class Intake:
                 number[chosen],
                 decoded.ts[here] - number[chosen] * self._spec.hop_ms,
                 batch.offset[here],
-                batch.trace.partition[here],
+                before[here],
                 shape,
                 decoded.start[here],
             )

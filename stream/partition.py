@@ -5,7 +5,8 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ from scorers.statistics import Ints
 from stream.alert import AlertSpec
 from stream.clock import NEVER, Clocks
 from stream.contracts import Reason, Topics
-from stream.decode import Decoded, Limits, Parser, Reject, both, decode
+from stream.decode import WHOLE, Decoded, Limits, Parser, Reject, both, decode
 from stream.encode import reject_messages
-from stream.intake import Batch, Intake
+from stream.intake import Batch, Intake, Mask
 from stream.message import Message, Output
 from stream.names import Names
 from stream.outcome import Outcomes
@@ -32,6 +33,7 @@ _DETAIL = {
     Reason.TOO_MANY_METRICS: "the device would have more metrics than max_metrics",
     Reason.FUTURE: "the timestamp is far ahead and the device's next reading does not confirm it",
 }
+_UNLIMITED = Limits(*[2**62] * 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,24 @@ class _Believed(NamedTuple):
     records: Records
     decoded: Decoded
     device: Ints
-    refused: list[int]
-    """Rows of ``records``."""
+    moved: Mask
+    """Which readings count after others that stand behind them in the log."""
+    refused: list[Reject]
+
+
+Place = tuple[int, int]
+"""Offset of a record, and which reading of it."""
 
 
 class _Held(NamedTuple):
     records: Records
-    """The one record."""
+    """The one record; of many readings in a record the one by itself."""
     ts: int
+    part: int
+
+    @property
+    def place(self) -> Place:
+        return int(self.records.offsets[0]), self.part
 
 
 class Partition:
@@ -90,7 +102,7 @@ class Partition:
         self._intake = Intake(spec.window, dedupe=spec.dedupe and source.distinct, max_metrics=spec.limits.max_metrics)
         self._outcomes = Outcomes(source.topic, topics, spec.alert, self._names, sums=source.sums)
         self._held: dict[int, _Held] = {}
-        self._excluded: list[int] = []
+        self._excluded: list[Place] = []
         self._dirty: set[int] = set()
         self._steady = self._lifted = NEVER
         """The highest stamp that counted in its place in the log, and of those that counted after their place."""
@@ -130,7 +142,6 @@ class Partition:
         if not len(records):
             return []
         marks = punctuation(records)
-        self.counts["readings"] += len(records) - len(marks)
         messages = self._punctuated(records, marks) if marks else self._take(records)
         self.next_offset = int(records.offsets[-1]) + 1
         self._intake.forget(self._clocks)
@@ -148,38 +159,37 @@ class Partition:
     def _take(self, records: Records) -> list[Output]:
         next_offset = int(records.offsets[-1]) + 1
         believed = self._believe(records)
-        records, decoded = believed.records, believed.decoded
-        rejects = decoded.rejects + self._exclude(records, believed.refused)
-        if len(decoded):
-            rejects += self._admit(records, decoded, believed.device)
+        rejects = believed.decoded.rejects + believed.refused
+        if len(believed.decoded):
+            rejects += self._admit(believed)
         self.next_offset = next_offset
-        return self._refuse(records, rejects) + self._close(self._clocks.partition)
+        return self._refuse(believed.records, rejects) + self._close(self._clocks.partition)
 
-    def _admit(self, records: Records, decoded: Decoded, device: Ints) -> list[Reject]:
+    def _admit(self, believed: _Believed) -> list[Reject]:
+        decoded, device = believed.decoded, believed.device
         trace = self._clocks.trace(device, decoded.ts)
         self._dirty.update(self._clocks.advance(trace).tolist())
-        offsets = records.offsets[decoded.row]
-        if self._out_of_place(offsets, decoded.ts):
+        if self._out_of_place(believed.moved, decoded.ts):
             # read again, the log would not say how far the partition's clock was when these were heard
             self._dirty.update(device.tolist())
-        batch = Batch(decoded, device, offsets, trace)
+        batch = Batch(decoded, device, believed.records.offsets[decoded.row], trace)
         left_out = self._intake.admit(batch)
         # a reading with a metric too many moved its device's clock and opened no window to tell of it
         self._dirty.update(int(device[at]) for at, reason in left_out if reason is Reason.TOO_MANY_METRICS)
-        return [Reject(int(decoded.row[at]), reason, _DETAIL[reason]) for at, reason in left_out]
+        return [decoded.reject(at, reason, _DETAIL[reason]) for at, reason in left_out]
 
-    def _out_of_place(self, offsets: Ints, ts: Ints) -> bool:
+    def _out_of_place(self, moved: Mask, ts: Ints) -> bool:
         """Whether the partition's clock is now, or is in these readings, ahead of what stands in the log before it."""
         lifted = self._lifted > self._steady
-        moved = offsets < np.maximum(np.maximum.accumulate(offsets), self.next_offset)
         self._lifted = max(self._lifted, int(ts[moved].max(initial=NEVER)))
         self._steady = max(self._steady, int(ts[~moved].max(initial=NEVER)))
         return lifted or bool(moved.any())
 
-    def _exclude(self, records: Records, rows: list[int]) -> list[Reject]:
+    def _exclude(self, records: Records, decoded: Decoded, refused: Ints) -> list[Reject]:
         """Refuse as from the future, and remember it: the log alone cannot tell."""
-        self._excluded += [int(records.offsets[row]) for row in rows]
-        return [Reject(row, Reason.FUTURE, _DETAIL[Reason.FUTURE]) for row in rows]
+        rejects = [decoded.reject(at, Reason.FUTURE, _DETAIL[Reason.FUTURE]) for at in refused.tolist()]
+        self._excluded += [(int(records.offsets[reject.row]), reject.part) for reject in rejects]
+        return rejects
 
     def _refuse(self, records: Records, rejects: list[Reject]) -> list[Output]:
         if not rejects:
@@ -213,9 +223,10 @@ class Partition:
     def _punctuate(self, now: int) -> list[Output]:
         messages = []
         for number in [number for number, held in self._held.items() if held.ts <= now]:
-            records, _ = self._held.pop(number)
+            records, decoded = self._reread([self._held.pop(number)])
             self._dirty.add(number)
-            messages += self._refuse(records, self._admit(records, self._decode(records), np.array([number])))
+            believed = _Believed(records, decoded, np.array([number]), np.array([True]), [])
+            messages += self._refuse(records, self._admit(believed))
         self._dirty.update(self._clocks.punctuate(len(self._names), now).tolist())
         return messages + self._close(self._clocks.partition)
 
@@ -244,29 +255,42 @@ class Partition:
     def _believe(self, records: Records) -> _Believed:
         """The readings to take in, in the order they count, with those held before that count now."""
         decoded = self._decode(records)
+        self.counts["readings"] += len(decoded) + len(decoded.rejects)
         device = self._number(decoded)
         arrival = records.arrival[decoded.row]
         if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
-            return _Believed(records, decoded, device, [])
+            return _Believed(records, decoded, device, np.zeros(len(decoded), np.bool_), [])
         waiting = list(self._held.values())
         if waiting:
-            apart = join([held.records for held in waiting])
-            before = self._decode(apart)
+            apart, before = self._reread(waiting)
             decoded, records = both(before, decoded, len(apart)), join([apart, records])
             device = np.append(self._number(before), device)
         judgement = self._clocks.judge(device, decoded.ts, records.arrival[decoded.row], len(waiting))
         known, fresh = set(self._held), set(device[len(waiting) :].tolist())
         # those that go on waiting come first, as they were
         self._held = {
-            int(device[at]): waiting[at]
-            if at < len(waiting)
-            else _Held(records.pick([int(decoded.row[at])]), int(decoded.ts[at]))
+            int(device[at]): waiting[at] if at < len(waiting) else self._hold(records, decoded, int(at))
             for at in judgement.held
         }
         self._dirty.update(known ^ self._held.keys(), fresh & self._held.keys())
         order = judgement.accepted
-        refused = decoded.row[judgement.refused].tolist()
-        return _Believed(records, decoded.take(order), device[order], refused)
+        moved = order < np.maximum(np.maximum.accumulate(order), len(waiting))
+        refused = self._exclude(records, decoded, judgement.refused)
+        return _Believed(records, decoded.take(order), device[order], moved, refused)
+
+    def _hold(self, records: Records, decoded: Decoded, at: int) -> _Held:
+        """A reading by itself."""
+        one, part = records.pick([int(decoded.row[at])]), int(decoded.part[at])
+        if part != WHOLE:
+            one = replace(one, values=[decoded.alone(at)])
+        return _Held(one, int(decoded.ts[at]), part)
+
+    def _reread(self, waiting: Sequence[_Held]) -> tuple[Records, Decoded]:
+        """The records of held readings, and what they hold: one each, read before, maybe under other limits."""
+        records = join([held.records for held in waiting])
+        decoded = decode(records, _UNLIMITED, self.source.parser)
+        decoded.part = np.array([held.part for held in waiting], np.int64)
+        return records, decoded
 
     def _stirred(self, device: Ints, ts: Ints) -> bool:
         """Whether the next readings may decide on a held one."""
@@ -284,9 +308,10 @@ class Partition:
         self._dirty.clear()
         floor, clock = self._intake.windows.floor() or (self.next_offset, self._clocks.partition)
         # a held reading that is believed after all opens its window below the floor of today
-        needed = min([floor, *(int(held.records.offsets[0]) for held in self._held.values())])
-        self._excluded = [offset for offset in self._excluded if offset >= needed]
-        state = PartitionState(self.next_offset, self._clocks.partition, floor, clock, self._excluded)
+        needed = min([floor, *(held.place[0] for held in self._held.values())])
+        self._excluded = [place for place in self._excluded if place[0] >= needed]
+        excluded = [offset if part == WHOLE else (offset, part) for offset, part in self._excluded]
+        state = PartitionState(self.next_offset, self._clocks.partition, floor, clock, excluded)
         key = partition_key(self.scope, self.number)
         return [*messages, Message(self._topics.state, key, encode(state), partition=self.number)]
 
@@ -308,8 +333,8 @@ class Partition:
         held = self._held.get(device)
         if held is None:
             return None
-        offset, arrival = int(held.records.offsets[0]), int(held.records.timestamps[0])
-        return Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts)
+        (offset, part), arrival = held.place, int(held.records.timestamps[0])
+        return Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts, part)
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.
@@ -324,14 +349,14 @@ class Partition:
             if state.watch:
                 self._outcomes.alerting.watched[number] = state.watch
             if state.held:
-                self._held[number] = _Held(self._thaw(state.held), state.held.ts)
+                self._held[number] = _Held(self._thaw(state.held), state.held.ts, state.held.part)
         self._intake.recall(zip(device.tolist(), (state.metrics for state in memory.devices.values()), strict=True))
         if memory.partition is None:
             return None
         then = memory.partition
         self._clocks.partition = then.floor_clock
         self.next_offset = then.next_offset
-        self._excluded = list(then.excluded)
+        self._excluded = [(place, WHOLE) if isinstance(place, int) else place for place in then.excluded]
         self._lifted = then.clock
         self._then = then if then.floor < then.next_offset else None
         return then.floor
@@ -345,9 +370,7 @@ class Partition:
         past = int(np.searchsorted(records.offsets, then.next_offset))
         old, new = records.part(0, past), records.part(past, len(records))
         decoded = self._decode(old)
-        waiting = [*self._excluded, *(int(held.records.offsets[0]) for held in self._held.values())]
-        offsets = old.offsets[decoded.row]
-        decoded = decoded.take(np.flatnonzero(~np.isin(offsets, np.array(waiting, np.int64))))
+        decoded = decoded.take(self._counted(old.offsets[decoded.row], decoded.part))
         if len(decoded):
             device = self._number(decoded)
             trace = self._clocks.trace(device, decoded.ts, again=True)
@@ -357,3 +380,11 @@ class Partition:
             self._clocks.partition = max(self._clocks.partition, then.clock)
             self._then = None
         return new
+
+    def _counted(self, offsets: Ints, parts: Ints) -> Ints:
+        """Which readings of the log are neither refused as from the future nor held."""
+        out = {*self._excluded, *(held.place for held in self._held.values())}
+        doubtful = np.isin(offsets, np.array([offset for offset, _ in out], np.int64))
+        for at in np.flatnonzero(doubtful).tolist():
+            doubtful[at] = (int(offsets[at]), int(parts[at])) in out
+        return np.flatnonzero(~doubtful)

@@ -4,8 +4,10 @@ from typing import Any
 
 import msgspec
 
+from stream.arrow import unpack
 from stream.contracts import Reason
-from stream.decode import SHOWN, Parse, Parser, Reading, Refused, number, parse_object, require
+from stream.decode import Parser
+from stream.parse import SHOWN, Parse, Reading, Refused, number, parse_object, require
 from stream.template import Templates
 
 read_fast: Parse = msgspec.json.Decoder(Reading).decode
@@ -48,5 +50,5 @@ def _narrow(record: dict[str, Any]) -> Reading:
     return Reading(str(device), require(record, "TS"), {str(sensor): number(require(record, "Value"), "Value")})
 
 
-READINGS = Parser(read_fast, read_patiently, Templates(metrics))
+READINGS = Parser(read_fast, read_patiently, Templates(metrics), unpack)
 """How ``sensor.readings`` is read."""

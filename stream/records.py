@@ -84,10 +84,14 @@ def copied(source: NDArray[np.uint8], begin: Ints, size: Ints) -> Texts:
     return Texts(buffer.tobytes(), _begins(size), size)
 
 
-def chained(first: Texts, second: Texts) -> Texts:
+def chained(parts: Sequence[Texts]) -> Texts:
     """One after the other."""
-    begin = np.append(first.begin, second.begin + len(first.buffer))
-    return Texts(first.buffer + second.buffer, begin, np.append(first.size, second.size))
+    first = np.cumsum([0, *(len(part.buffer) for part in parts)])
+    return Texts(
+        b"".join(part.buffer for part in parts),
+        np.concatenate([part.begin + at for part, at in zip(parts, first, strict=False)]),
+        np.concatenate([part.size for part in parts]),
+    )
 
 
 def _begins(size: Ints) -> Ints:

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from stream.contracts import Reason
-from stream.decode import Parser, Reading, Refused, number, parse_object, require
+from stream.decode import Parser
+from stream.parse import Reading, Refused, number, parse_object, require
 
 LOADS = (
     "ConcurrentConnectionCounts",

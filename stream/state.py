@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from stream.alert import Watch
+from stream.decode import WHOLE
 
 
 class Held(msgspec.Struct, gc=False):
@@ -18,6 +19,8 @@ class Held(msgspec.Struct, gc=False):
     key: bytes | None
     value: bytes
     ts: int
+    part: int = WHOLE
+    """Which reading of its record it is; the value is that reading alone."""
 
 
 class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
@@ -44,8 +47,8 @@ class PartitionState(msgspec.Struct):
     """The first record an open window still needs; reading starts here again."""
     floor_clock: int
     """The partition's clock there."""
-    excluded: list[int] = []
-    """Offsets from ``floor`` on that were refused as from the future."""
+    excluded: list[int | tuple[int, int]] = []
+    """Offsets from ``floor`` on that were refused as from the future; with the part, of many readings in a record."""
 
 
 class Memory(msgspec.Struct):

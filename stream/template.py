@@ -115,6 +115,13 @@ class Run:
         self.left = np.flatnonzero(looked)
         self.others = np.flatnonzero(~looked)
 
+    def leave(self, rows: Sequence[int]) -> Ints:
+        """Leave these rows, ascending, to others; the same in an array."""
+        gone = np.array(rows, np.int64)
+        if len(gone):
+            self.left = np.setdiff1d(self.left, gone, assume_unique=True)
+        return gone
+
     def words(self, begin: Ints, length: Ints) -> tuple[Ints, Texts]:
         """Which of the distinct parts of the records each part is, and those, as they first appear."""
         code, first = np.empty(len(begin), np.int64), np.empty(len(begin), np.int64)

@@ -269,8 +269,9 @@ class Block:
         rows = self.live()
         if not len(rows):
             return None
-        row = rows[np.argmin(self._rows.first_offset[rows])]
-        return int(self._rows.first_offset[row]), int(self._rows.first_clock[row])
+        offset = self._rows.first_offset[rows]
+        lowest = offset.min()
+        return int(lowest), int(self._rows.first_clock[rows[offset == lowest]].min())
 
     def summary(self, rows: Ints, spec: WindowSpec) -> Closed:
         """The statistics of ``rows``."""

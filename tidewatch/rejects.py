@@ -15,6 +15,7 @@ from confluent_kafka import Message
 
 from scorers.errors import ConfigError, InputError
 from stream.contracts import Reason, Receipt
+from stream.decode import WHOLE
 from stream.encode import RECEIPT
 from tidewatch.tail import Span
 
@@ -24,14 +25,15 @@ _receipt = msgspec.json.Decoder(Receipt)
 
 
 class Id(NamedTuple):
-    """Where the original lies, as ``topic/partition/offset``; names the reject."""
+    """Where the original lies, as ``topic/partition/offset``, of many readings in a record with the part; names it."""
 
     topic: str
     partition: int
     offset: int
+    part: int = WHOLE
 
     def __str__(self) -> str:
-        return "/".join(map(str, self))
+        return "/".join(map(str, self[:3] if self.part == WHOLE else self))
 
     @classmethod
     def parse(cls, text: str) -> "Id":
@@ -41,11 +43,12 @@ class Id(NamedTuple):
             InputError: it is none.
         """
         topic, *numbers = text.split("/")
-        if len(numbers) != 2 or not all(number.isascii() and number.isdigit() for number in numbers):  # noqa: PLR2004 - partition and offset
+        fits = len(numbers) in {2, 3}  # partition and offset, and maybe a part
+        if not fits or not all(number.isascii() and number.isdigit() for number in numbers):
             raise InputError(
                 f"{text!r} is not the id of a reject; write topic/partition/offset, as `rejects list` does."
             )
-        return cls(topic, int(numbers[0]), int(numbers[1]))
+        return cls(topic, *map(int, numbers))
 
 
 class Reject(NamedTuple):
@@ -81,7 +84,8 @@ def understand(message: Message) -> Reject | Receipt | None:
         if headers.get("ce_type") == RECEIPT.encode():
             return _receipt.decode(message.value() or b"")
         told = {name: _text(headers[name] or b"") for name in _NEEDED}
-        origin = Id(told["tw_topic"], int(told["tw_partition"]), int(told["tw_offset"]))
+        part = int(_text(headers.get("tw_part") or b"%d" % WHOLE))
+        origin = Id(told["tw_topic"], int(told["tw_partition"]), int(told["tw_offset"]), part)
         reason, timestamp = Reason(told["tw_reason"]), int(told["tw_timestamp"])
     except (KeyError, ValueError, msgspec.DecodeError):
         return None

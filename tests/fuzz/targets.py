@@ -68,33 +68,46 @@ def sendable(message: Message) -> None:
 
 
 def batch(data: bytes, *, parser: Parser) -> None:
-    """Every record is a reading or a reject, once, and is the same alone as in company."""
+    """Every record is readings or rejects, each once, and is the same alone as in company."""
     whole = records(split(data))
     together = decode_readings(whole, LIMITS, parser)
     alone = [decode_readings(whole.pick([row]), LIMITS, parser) for row in range(len(whole))]
-    rows = [*together.row.tolist(), *(reject.row for reject in together.rejects)]
+    places = [*zip(together.row.tolist(), together.part.tolist(), strict=True)]
+    places += [(reject.row, reject.part) for reject in together.rejects]
     for message in reject_messages(TOPICS.rejects, whole, together.rejects):
         sendable(message)
 
-    assert sorted(rows) == list(range(len(whole)))
-    assert np.isfinite(together.flat).all()
-    assert readings(together) == {row: one for row, own in enumerate(alone) for one in readings(own).values()}
-    assert refusals(together) == {row: one for row, own in enumerate(alone) for one in refusals(own).values()}
+    assert {row for row, _ in places} == set(range(len(whole)))
+    assert len(set(places)) == len(places)
+    assert readings(together) == {
+        (row, at[1]): one for row, own in enumerate(alone) for at, one in readings(own).items()
+    }
+    assert refusals(together) == {
+        (row, at[1]): one for row, own in enumerate(alone) for at, one in refusals(own).items()
+    }
 
 
-def readings(decoded: Decoded) -> dict[int, tuple[str, int, dict[str, str]]]:
-    """Device, stamp and values by row; values as text, as -0.0 is not 0.0."""
+Place = tuple[int, int]
+
+
+def readings(decoded: Decoded) -> dict[Place, tuple[str, int, dict[str, str]]]:
+    """Device, stamp and values by row and part; values as text, as -0.0 is not 0.0."""
     found = {}
     for at, device in enumerate((decoded.names[code] or b"").decode() for code in decoded.device):
         names = decoded.shapes[int(decoded.shape[at])]
         values = decoded.flat[decoded.start[at] :][: len(names)].tolist()
-        found[int(decoded.row[at])] = device, int(decoded.ts[at]), dict(zip(names, map(repr, values), strict=True))
+        assert np.isfinite(values).all()
+        found[int(decoded.row[at]), int(decoded.part[at])] = (
+            device,
+            int(decoded.ts[at]),
+            dict(zip(names, map(repr, values), strict=True)),
+        )
     return found
 
 
-def refusals(decoded: Decoded) -> dict[int, tuple[Reason, str]]:
-    """Reason and detail by row."""
-    return {reject.row: (reject.reason, reject.detail) for reject in decoded.rejects}
+def refusals(decoded: Decoded) -> dict[Place, tuple[Reason, str]]:
+    """Reason and detail by row and part."""
+    return {(reject.row, reject.part): (reject.reason, reject.detail) for reject in decoded.rejects}
 
 
 # --- a whole partition -------------------------------------------------------------------------
@@ -106,7 +119,8 @@ def life(data: bytes, *, source: Source) -> None:
     steps = list(plan or b"\x00")
     arrivals = [ARRIVALS[step >> 5] for step in steps]
     log = records([*values, MARK + str(LATEST - 1).encode()], source.topic, arrivals)
-    whole = [*singly(Partition(source, 0, SPEC, TOPICS).feed(log))]
+    core = Partition(source, 0, SPEC, TOPICS)
+    whole = [*singly(core.feed(log))]
     scores = [msgspec.json.decode(message.value, type=Score) for message in whole if message.topic == TOPICS.scores]
     rejects = sum(message.topic == TOPICS.rejects for message in whole)
     for message in whole:
@@ -114,7 +128,8 @@ def life(data: bytes, *, source: Source) -> None:
         if message.topic == TOPICS.alerts:
             msgspec.json.decode(message.value, type=Alert)
 
-    assert sum(score.count for score in scores) + rejects == len(log) - len(punctuation(log))
+    assert sum(score.count for score in scores) + rejects == core.counts["readings"]
+    assert core.counts["readings"] >= len(log) - len(punctuation(log))
     assert in_order(disturbed(log, source, steps)) == in_order(whole)
 
 

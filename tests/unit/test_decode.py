@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.contracts import Reason
-from stream.decode import EARLIEST, LARGEST, LATEST, Decoded, Limits, Parse, decode, epoch_ms
+from stream.decode import EARLIEST, LATEST, Decoded, Limits, decode
+from stream.parse import LARGEST, Parse, epoch_ms
 from stream.readings import READINGS, read_fast, read_patiently
 from stream.records import Records
 

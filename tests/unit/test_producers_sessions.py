@@ -9,7 +9,7 @@ import pytest
 
 from producers.sessions import COLUMNS, ServerFleet, Servers, Sessions, to_csv
 from scorers.errors import ConfigError
-from stream.decode import epoch_ms
+from stream.parse import epoch_ms
 from stream.sessions import read_fast
 
 MONDAY = 1_700_438_400_000  # 2023-11-20T00:00:00Z

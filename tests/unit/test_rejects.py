@@ -95,9 +95,11 @@ def test_a_reject_of_a_topic_that_is_no_input_is_foreign() -> None:
 
 def test_an_id_is_read_as_it_is_written() -> None:
     assert Id.parse(str(Id("a.b", 3, 47))) == Id("a.b", 3, 47)
+    assert Id.parse("a.b/3/47/2") == Id("a.b", 3, 47, 2)
+    assert str(Id("a.b", 3, 47, 0)) == "a.b/3/47/0"
 
 
-@pytest.mark.parametrize("text", ["", "a", "a/1", "a/1/2/3", "a/x/2", "a/-1/2", "a/1/²"])
+@pytest.mark.parametrize("text", ["", "a", "a/1", "a/1/2/3/4", "a/x/2", "a/-1/2", "a/1/²"])
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="topic/partition/offset"):
         Id.parse(text)

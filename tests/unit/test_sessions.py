@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from stream import sessions
 from stream.app import sources
 from stream.contracts import Reason, Score, Topics
-from stream.decode import Limits, Parse, decode, epoch_ms
+from stream.decode import Limits, decode
 from stream.message import singly
+from stream.parse import Parse, epoch_ms
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records
 

@@ -19,7 +19,8 @@ from producers.replay import Replay
 from producers.sensors import SensorFleet
 from producers.sessions import ServerFleet
 from scorers.errors import ConfigError, InputError
-from stream.decode import EARLIEST, LATEST, Refused, epoch_ms
+from stream.decode import EARLIEST, LATEST
+from stream.parse import Refused, epoch_ms
 from tidewatch.console import emit, err, progress
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
