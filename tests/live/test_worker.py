@@ -2,25 +2,29 @@
 
 import signal
 import subprocess
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from producers.arrow import BatchEncoder
 from producers.publish import Target, publish, punctuate
 from producers.sessions import ServerFleet
 from scorers.pack import save
 from stream.contracts import Reason, Score, Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker, producer
+from stream.parse import Reading
 from tests.live.support import (
     PARTITIONS,
     PROJECT,
     Emitted,
     Recording,
+    Sent,
     Site,
     Worker,
     drained,
@@ -89,6 +93,38 @@ def test_a_worker_that_ends_in_the_middle_costs_and_doubles_nothing(site: Site, 
 
     assert emitted(site) == expected(site)
     assert code == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+
+
+def gathered(records: Iterable[Sent], many: int) -> Iterator[Sent]:
+    """The same with so many good readings of a device to a record, as a gateway sends them."""
+    encoder, waiting = BatchEncoder(("pressure", "temperature")), defaultdict[bytes, list[Reading]](list)
+    for key, value in records:
+        try:
+            waiting[key].append(msgspec.json.decode(value, type=Reading))
+        except msgspec.MsgspecError:
+            yield key, value
+        if len(waiting[key]) == many:
+            alike = waiting.pop(key)
+            devices, stamps = [one.device_id for one in alike], np.array([one.ts for one in alike], np.int64)
+            yield key, encoder.encode(devices, stamps, np.array([[*one.values.values()] for one in alike]))
+
+
+def test_batches_of_readings_cost_and_double_nothing_either(site: Site) -> None:
+    recording = Recording()
+    records = list(gathered(recording.sent, 4))
+    half = len(records) // 2
+    with Worker(site) as first:
+        send(site, records[:half])
+        eventually(more_than(site, 20), "windows come out", [first])
+        first.end(signal.SIGKILL, GRACEFUL_S)
+    with Worker(site) as second:
+        send(site, records[half:])
+        finish(site, recording)
+        settle(site, second)
+    found = emitted(site)
+
+    assert found == expected(site)
+    assert "tw_part" in {name for _, _, _, headers in found for name, _ in headers}
 
 
 def test_a_worker_killed_again_and_again_costs_and_doubles_nothing(site: Site) -> None:
