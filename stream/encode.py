@@ -57,7 +57,7 @@ def moments(epoch_ms: Ints) -> tuple[NDArray[np.uint8], Ints]:
 
 def _rows(texts: Sequence[bytes]) -> NDArray[np.uint8]:
     """Texts of one length, a row each."""
-    return np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), -1)
+    return np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), len(texts[0]) if texts else 0)
 
 
 def alert_message(topic: str, alert: Alert) -> Message:

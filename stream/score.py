@@ -96,9 +96,7 @@ def _values(closed: Closed, verdicts: Verdicts, names: Texts, origin: Origin) ->
         block.count, cells, cells.view(np.uint64), verdicts.scored, verdicts.anomaly, judged, judged.view(np.uint64),
         verdicts.feature, parts, parts.view(np.uint64), TENS,
     )  # fmt: skip
-    used = int(ends[-1]) if len(ends) else 0
-    begin = np.append(0, ends[:-1])
-    return Texts(out[: used + 1].tobytes(), begin, ends - begin)
+    return _written(out, ends)
 
 
 @lru_cache(maxsize=64)
@@ -213,6 +211,12 @@ def _put_name(out: Bytes, at: int, text: Bytes, begin: int, size: int) -> int:
     return at
 
 
+def _written(out: Bytes, ends: Ints) -> Texts:
+    """Texts one after the other, by where each ends."""
+    edges = np.append(0, ends)
+    return Texts(out[: edges[-1] + 1].tobytes(), edges[:-1], np.diff(edges))
+
+
 # --- headers -----------------------------------------------------------------------------------
 
 
@@ -225,9 +229,7 @@ def _heads(closed: Closed, names: Texts, source: str) -> Texts:
     out, ends = np.empty(len(names) * row + int(names.size.sum()) + 1, np.uint8), np.empty(len(names), np.int64)
     text = np.frombuffer(names.buffer, np.uint8)
     _write_heads(out, ends, times, which, first, prefix, text, names.begin, names.size, closed.start)
-    used = int(ends[-1]) if len(ends) else 0
-    begin = np.append(0, ends[:-1])
-    return Texts(out[: used + 1].tobytes(), begin, ends - begin)
+    return _written(out, ends)
 
 
 @compiled

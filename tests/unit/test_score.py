@@ -22,7 +22,7 @@ TEXT = st.text(max_size=6) | st.sampled_from(['say "so"', "back\\slash", "tab\t"
 @st.composite
 def windows(draw: st.DrawFn) -> tuple[Closed, Verdicts, list[str]]:
     """Some closed windows, what the fleet says of them, and whose they are."""
-    rows, metrics = draw(st.integers(1, 4)), tuple(draw(st.lists(TEXT, unique=True, max_size=3)))
+    rows, metrics = draw(st.integers(0, 4)), tuple(draw(st.lists(TEXT, unique=True, max_size=3)))
     shape = rows, len(metrics)
 
     def doubles(*size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
