@@ -17,7 +17,7 @@ from bench.runners.base import Runner
 from bench.runners.ours import AT_LEAST_ONCE, EXACTLY_ONCE
 from bench.setup import machine
 
-_WIDTH = 110
+_WIDTH = 124
 """Columns the table needs, where a pipe has none."""
 Runs = Mapping[Runner, list[Run]]
 """Every repetition of every runner."""
