@@ -1,7 +1,7 @@
 """The stream's own core fed by hand, without Kafka: what a reading costs against how many come at a time."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -33,7 +33,7 @@ def records(batch: Batch, topic: str, offset: int) -> Records:
 def batches(job: Job, models: Mapping[str, DeviceModel] | None, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """For each size: readings a second of CPU, when the job's readings come so many at a time."""
     fleet = Fleet.of({name: models[name] for name in job.names}, "bench") if models else None
-    whole = _joined(job)
+    whole = joined(job.batches())
     seconds(runs(whole, sizes[-1]), fleet)
     return [_row(whole, size, fleet) for size in sizes]
 
@@ -69,11 +69,11 @@ def seconds(fed: Sequence[Records], fleet: Fleet | None) -> float:
     return time.thread_time() - began
 
 
-def _joined(job: Job) -> Batch:
-    """All readings of a job in one batch."""
-    parts = list(job.batches())
+def joined(parts: Iterable[Batch]) -> Batch:
+    """All of them in one."""
+    whole = list(parts)
     return Batch(
-        list(chain.from_iterable(part.keys for part in parts)),
-        list(chain.from_iterable(part.values for part in parts)),
-        np.concatenate([part.ts for part in parts]),
+        list(chain.from_iterable(part.keys for part in whole)),
+        list(chain.from_iterable(part.values for part in whole)),
+        np.concatenate([part.ts for part in whole]),
     )

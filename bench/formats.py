@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,9 +31,9 @@ READINGS = 300_000
 def run(readings: int, load: tuple[float, ...]) -> dict[str, Any]:
     """Measure both formats in turns; the fastest turn of each counts."""
     job = Job.of(readings, DEVICES, METRICS)
-    fed = {"JSON": _fed(job.batches(), FED)}
+    fed = {"JSON": core.runs(core.joined(job.batches()), FED)}
     for size in SIZES:
-        fed[f"Arrow, {size:,} each"] = _fed(batches(job, size), FED // size)
+        fed[f"Arrow, {size:,} each"] = core.runs(core.joined(batches(job, size)), FED // size)
     for records in fed.values():
         core.seconds(records[:2], None)  # unrecorded: everything is compiled
     turns = [
@@ -54,19 +53,6 @@ def batches(job: Job, size: int) -> Iterator[Batch]:
         starts = range(0, len(ts), size)
         texts = [encoder.encode(devices[at : at + size], ts[at : at + size], values[at : at + size]) for at in starts]
         yield Batch([b"gateway"] * len(texts), texts, np.array([ts[at : at + size][-1] for at in starts]))
-
-
-def _fed(parts: Iterator[Batch], count: int) -> list[Records]:
-    """All records, so many at a time."""
-    whole = list(parts)
-    return core.runs(
-        Batch(
-            list(chain.from_iterable(part.keys for part in whole)),
-            list(chain.from_iterable(part.values for part in whole)),
-            np.concatenate([part.ts for part in whole]),
-        ),
-        count,
-    )
 
 
 def _decoding(records: Sequence[Records]) -> float:
