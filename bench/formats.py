@@ -77,7 +77,8 @@ def _row(name: str, readings: int, records: Sequence[Records], seconds: float, d
 def show(result: Mapping[str, Any]) -> None:
     """Print the table and the machine."""
     out = Console(file=sys.stdout, highlight=False)
-    table = Table("format", box=SIMPLE)
+    table = Table(box=SIMPLE)
+    table.add_column("format", no_wrap=True)
     for heading in ("bytes a reading", "readings/s", "µs of CPU a reading", "of that to decode"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
