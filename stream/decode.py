@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
-from stream.parse import LARGEST, SHOWN, UNREADABLE, Fault, Parse, Reading, Refused, epoch_ms, explain
+from stream.parse import BEYOND, LARGEST, SHOWN, UNREADABLE, Fault, Judge, Parse, Reading, epoch_ms, explain
 from stream.records import Records, Texts, chained
 from stream.template import Run, Templates
 
@@ -152,7 +152,7 @@ class Parser:
     """
 
     fast: Parse
-    patient: Parse
+    patient: Judge
     templates: Templates | None = None
     """Reads what looks alike; ``fast`` is only for the rest."""
     packed: Callable[[Ints, Sequence[bytes | None]], Decoded] | None = None
@@ -219,20 +219,56 @@ def _strange(names: Texts) -> list[int]:
 def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
     """Some rows, by an object a record."""
     texts = Texts.of(records.values)
-    values, odd = texts.pick(rows), _odd(texts, rows, limits)
-    try:
-        if any(_outer_fault(values[at], limits) for at in np.flatnonzero(odd)):
-            raise Refused(Reason.MALFORMED, "")
-        return _columns(rows, list(map(parser.fast, values)))  # type: ignore[arg-type]  # nothing at all is a fault
-    except UNREADABLE:
-        return _one_by_one(rows, values, odd, limits, parser)
+    odd = _odd(texts, rows, limits)
+    rejects = [
+        Reject(row, *fault)
+        for row, value in zip(odd.tolist(), texts.pick(odd), strict=True)
+        if (fault := _outer_fault(value, limits))
+    ]
+    if rejects:
+        rows = np.setdiff1d(rows, [reject.row for reject in rejects], assume_unique=True)
+    found = _read(texts.pick(rows), parser)
+    faults = {at: one for at, one in enumerate(found) if isinstance(one, tuple)}
+    if faults:
+        faulty = list(faults)
+        rejects += [Reject(row, *faults[at]) for at, row in zip(faulty, rows[faulty].tolist(), strict=True)]
+        rows = np.delete(rows, faulty)
+    decoded = _columns(rows, [one for one in found if not isinstance(one, tuple)])
+    decoded.rejects = rejects
+    return decoded
 
 
-def _odd(texts: Texts, rows: Ints, limits: Limits) -> NDArray[np.bool_]:
-    """Which of the rows are not short and do not begin with a brace: there may be an outer fault."""
+def _odd(texts: Texts, rows: Ints, limits: Limits) -> Ints:
+    """Those of the rows that are not short or do not begin with a brace: there may be an outer fault."""
     size, first = texts.size[rows], np.frombuffer(texts.buffer, np.uint8)[texts.begin[rows]]
-    odd: NDArray[np.bool_] = (size <= 0) | (size > min(2 * _DEEPEST, limits.max_bytes)) | (first != _BRACE)
+    odd: Ints = rows[(size <= 0) | (size > min(2 * _DEEPEST, limits.max_bytes)) | (first != _BRACE)]
     return odd
+
+
+def _read(values: Sequence[bytes | None], parser: Parser) -> list[Reading | Fault]:
+    """What is in each of some values that are there."""
+    found: list[Reading | Fault] = []
+    waiting = map(parser.fast, values)  # type: ignore[arg-type]  # they are there
+    while len(found) < len(values):
+        try:
+            # ends at what is no reading, and goes on behind it the next time
+            found.extend(waiting)
+        except UNREADABLE as error:
+            found.append(_patiently(values[len(found)], error, parser))  # type: ignore[arg-type]  # likewise
+    return [one if isinstance(one, tuple) or type(one.ts) is int else _dated(one) for one in found]
+
+
+def _patiently(value: bytes, error: Exception, parser: Parser) -> Reading | Fault:
+    return parser.patient(value) if isinstance(error, msgspec.ValidationError) else explain(value, error)
+
+
+def _dated(reading: Reading) -> Reading | Fault:
+    """With its stamp in epoch ms."""
+    ts = epoch_ms(reading.ts)
+    if isinstance(ts, tuple):
+        return ts
+    reading.ts = ts
+    return reading
 
 
 def _deep(value: bytes) -> bool:
@@ -269,9 +305,7 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
     shapes = list(interned)
     flat = np.array(list(chain.from_iterable(value.values() for value in values)), np.float64)
     widths = np.array([len(names) for names in shapes], np.int64)[shape] if readings else np.empty(0, np.int64)
-    ts = np.array([reading.ts for reading in readings] or np.empty(0, np.int64))
-    if ts.dtype != np.int64:
-        ts = np.array([epoch_ms(reading.ts) for reading in readings], np.int64)
+    ts = np.array([reading.ts for reading in readings], np.int64)
     start = np.cumsum(widths) - widths
     known: dict[str, int] = {}
     device = np.array([known.setdefault(reading.device_id, len(known)) for reading in readings], np.int64)
@@ -282,39 +316,6 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
 def _whole(rows: Ints) -> Ints:
     """The parts of readings that are records."""
     return np.full(len(rows), WHOLE, np.int64)
-
-
-def _one_by_one(
-    rows: Ints, values: Sequence[bytes | None], odd: NDArray[np.bool_], limits: Limits, parser: Parser
-) -> Decoded:
-    good: list[int] = []
-    readings: list[Reading] = []
-    rejects: list[Reject] = []
-    for row, value, strange in zip(rows.tolist(), values, odd.tolist(), strict=True):
-        reading = (strange and _outer_fault(value, limits)) or _reading(value, parser)  # type: ignore[arg-type]  # likewise
-        if type(reading) is tuple:
-            rejects.append(Reject(row, *reading))
-        else:
-            good.append(row)
-            readings.append(reading)  # type: ignore[arg-type]  # the only other
-    decoded = _columns(np.array(good, np.int64), readings)
-    decoded.rejects = rejects
-    return decoded
-
-
-def _reading(value: bytes, parser: Parser) -> Reading | Fault:
-    """A flood of bad records comes through here: what can be returned is not raised."""
-    try:
-        reading = parser.fast(value)
-        if type(reading.ts) is not int:
-            reading.ts = epoch_ms(reading.ts)
-    except msgspec.ValidationError:
-        return _patiently(value, parser)
-    except Refused as refused:
-        return refused.args
-    except UNREADABLE as error:
-        return explain(value, error)
-    return reading
 
 
 def _outer_fault(value: bytes | None, limits: Limits) -> Fault | None:
@@ -328,15 +329,6 @@ def _outer_fault(value: bytes | None, limits: Limits) -> Fault | None:
     if _deep(value):
         return Reason.MALFORMED, f"nested deeper than {_DEEPEST}"
     return None
-
-
-def _patiently(value: bytes, parser: Parser) -> Reading | Fault:
-    try:
-        reading = parser.patient(value)
-        reading.ts = epoch_ms(reading.ts)
-    except Refused as refused:
-        return refused.args
-    return reading
 
 
 def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
@@ -402,7 +394,7 @@ def _oddity(decoded: Decoded, at: int, place: int) -> str:
     """What is wrong with a value of reading ``at`` that is not within bounds."""
     value, name = decoded.flat[place], decoded.shapes[decoded.shape[at]][place - decoded.start[at]]
     if math.isfinite(value):
-        return f"a value beyond ±{LARGEST:g}"
+        return BEYOND
     return f"{name[:SHOWN]} is {value}, which is not a measurement; leave the metric out"
 
 

@@ -1,10 +1,9 @@
 """One record to a reading: what parsers are made of, and what they say of what is none."""
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -12,6 +11,7 @@ from stream.contracts import Reason
 
 LARGEST = 1e100
 """Values beyond this cannot be squared and summed; no sensor measures them."""
+BEYOND = f"a value beyond ±{LARGEST:g}"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -19,11 +19,15 @@ SHOWN = 120
 """Characters of what a record holds that a detail repeats."""
 
 
+Stamp = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | str
+"""Epoch milliseconds in 64 bits, or what ``epoch_ms`` makes them of."""
+
+
 class Reading(msgspec.Struct, gc=False):
     """One record of ``sensor.readings``, as it travels."""
 
     device_id: str
-    ts: int | str
+    ts: Stamp
     values: dict[str, float]
 
 
@@ -36,25 +40,24 @@ class Refused(ValueError):  # noqa: N818 - a verdict on a record, not an error o
 
 
 Parse = Callable[[bytes], Reading]
-"""Bytes of one record to a reading; raises ``Refused``, or what msgspec raises."""
+"""Bytes of one record to a reading; raises what msgspec raises."""
+Judge = Callable[[bytes], Reading | Fault]
+"""The same with the last word; a flood of bad records passes here, so a fault is returned and not raised."""
 
 _CONSTANT = re.compile(rb"(?<=[:,\[ \t\n\r])(?:NaN|-?Infinity)(?=[],} \t\n\r])")
 """What many writers of JSON put for a float that is none."""
+_BEGINS = b"NI"
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
 
-def parse_object(value: bytes) -> dict[str, Any]:
-    """The JSON object in ``value``.
-
-    Raises:
-        Refused: not JSON, not an object, or holding NaN or Infinity, which JSON lacks.
-    """
+def parse_object(value: bytes) -> dict[str, Any] | Fault:
+    """The JSON object in ``value``, or why there is none; NaN and Infinity are not in JSON."""
     try:
         record = msgspec.json.decode(value)
     except UNREADABLE as error:
-        raise Refused(*explain(value, error)) from error
-    if not isinstance(record, dict):
-        raise Refused(Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}")
+        return explain(value, error)
+    if type(record) is not dict:
+        return Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}"
     return record
 
 
@@ -63,63 +66,68 @@ def explain(value: bytes, error: Exception) -> Fault:
     told = str(error)[:SHOWN]
     if "out of range" in told:
         return Reason.NOT_FINITE, told
-    if b"NaN" in value or b"Infinity" in value:
-        constant = _CONSTANT.search(value)
-        try:
-            msgspec.json.decode(_CONSTANT.sub(b"0", value))
-        except UNREADABLE:
-            constant = None
-        if constant:
+    if "invalid character" in told:
+        at = int(told[told.rindex(" ") : -1])
+        likely = value[at : at + 1] in _BEGINS
+        constant = _CONSTANT.match(value, at - (value[at - 1 : at] == b"-")) if likely else None
+        if constant and _is_json(_CONSTANT.sub(b"0", value)):
             return Reason.NOT_FINITE, f"{constant[0].decode()} is not a measurement; leave the metric out"
     return Reason.MALFORMED, told
 
 
-def require(record: dict[str, Any], name: str) -> Any:
-    """The field ``name``.
-
-    Raises:
-        Refused: ``missing_field`` where it is absent or null.
-    """
-    value = record.get(name)
-    if value is None:
-        raise Refused(Reason.MISSING_FIELD, f"{name} is missing")
-    return value
-
-
-def number(value: Any, name: str) -> float:
-    """``value`` as a float.
-
-    Raises:
-        Refused: ``wrong_type`` or ``not_finite``, naming the field.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(Reason.WRONG_TYPE, f"{name} must be a number, not {type(value).__name__}")
+def _is_json(value: bytes) -> bool:
     try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise Refused(Reason.NOT_FINITE, f"{name} is not finite")
-    return result
+        msgspec.json.decode(value)
+    except UNREADABLE:
+        return False
+    return True
 
 
-def epoch_ms(stamp: Any) -> int:
-    """Epoch milliseconds of an integer, an integral float or an ISO-8601 string with an offset.
+def unfit(name: str, value: Any, wanted: str) -> Fault:
+    """What is wrong with a field that is not there, null or of another type."""
+    if value is None:
+        return Reason.MISSING_FIELD, f"{name} is missing"
+    return Reason.WRONG_TYPE, f"{name} must be {wanted}, not {type(value).__name__}"
 
-    Raises:
-        Refused: ``bad_timestamp`` for anything else.
-    """
-    if isinstance(stamp, int) and not isinstance(stamp, bool):
+
+def numbers(values: Mapping[str, Any], within: str = "") -> dict[str, float] | Fault:
+    """Those that are not null as floats; ``within`` is what their names begin with in a fault."""
+    found = {}
+    for name, value in values.items():
+        if type(value) is float:
+            found[name] = value
+        elif type(value) is int:
+            if abs(value) > LARGEST:
+                return Reason.NOT_FINITE, BEYOND
+            found[name] = float(value)
+        elif value is not None:
+            return unfit(within + name[:SHOWN], value, "a number")
+    return found
+
+
+def epoch_ms(stamp: Any) -> int | Fault:
+    """Epoch milliseconds of an integer, an integral float or an ISO-8601 string with an offset."""
+    if type(stamp) is int:
         # anything outside int64 is outside EARLIEST and LATEST too
         return max(-(2**63), min(stamp, 2**63 - 1))
-    if isinstance(stamp, float) and stamp.is_integer() and abs(stamp) < LARGEST:
+    if type(stamp) is float and stamp.is_integer() and abs(stamp) < LARGEST:
         return epoch_ms(int(stamp))
-    if isinstance(stamp, str):
+    if type(stamp) is str:
         try:
             moment = datetime.fromisoformat(stamp)
         except ValueError:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp[:SHOWN]!r} is not ISO-8601") from None
+            return Reason.BAD_TIMESTAMP, f"ts {stamp[:SHOWN]!r} is not ISO-8601"
         if moment.tzinfo is None:
-            raise Refused(Reason.BAD_TIMESTAMP, f"ts {stamp!r} has no offset; end it with Z or +hh:mm")
+            return Reason.BAD_TIMESTAMP, f"ts {stamp!r} has no offset; end it with Z or +hh:mm"
         return (moment - _EPOCH) // _MILLISECOND
-    raise Refused(Reason.BAD_TIMESTAMP, f"ts must be epoch milliseconds or ISO-8601, not {type(stamp).__name__}")
+    return Reason.BAD_TIMESTAMP, f"ts must be epoch milliseconds or ISO-8601, not {type(stamp).__name__}"
+
+
+def made(device: str, name: str, stamp: Any, values: dict[str, float] | Fault) -> Reading | Fault:
+    """A reading of its parts, unless one is a fault; ``name`` is that of the stamp."""
+    if isinstance(values, tuple):
+        return values
+    if stamp is None:
+        return unfit(name, stamp, "a moment")
+    ts = epoch_ms(stamp)
+    return ts if isinstance(ts, tuple) else Reading(device, ts, values)

@@ -5,9 +5,8 @@ from typing import Any
 import msgspec
 
 from stream.arrow import unpack
-from stream.contracts import Reason
 from stream.decode import Parser
-from stream.parse import SHOWN, Parse, Reading, Refused, number, parse_object, require
+from stream.parse import Fault, Parse, Reading, made, numbers, parse_object, unfit
 from stream.template import Templates
 
 read_fast: Parse = msgspec.json.Decoder(Reading).decode
@@ -18,36 +17,35 @@ def metrics(value: bytes) -> list[str]:
     return list(read_fast(value).values)
 
 
-def read_patiently(value: bytes) -> Reading:
-    """A reading in either shape of the contract; null metrics are left out.
-
-    Raises:
-        Refused: with the reason and the field.
-    """
+def read_patiently(value: bytes) -> Reading | Fault:
+    """A reading in either shape of the contract; null metrics are left out."""
     record = parse_object(value)
+    if isinstance(record, tuple):
+        return record
     if "device_id" in record or "values" in record:
         return _wide(record)
     if "Device" in record or "Value" in record:
         return _narrow(record)
-    raise Refused(Reason.MISSING_FIELD, "device_id is missing")
+    return unfit("device_id", None, "a string")
 
 
-def _wide(record: dict[str, Any]) -> Reading:
-    device, values = require(record, "device_id"), require(record, "values")
+def _wide(record: dict[str, Any]) -> Reading | Fault:
+    device, values = record.get("device_id"), record.get("values")
     if not isinstance(device, str):
-        raise Refused(Reason.WRONG_TYPE, f"device_id must be a string, not {type(device).__name__}")
+        return unfit("device_id", device, "a string")
     if not isinstance(values, dict):
-        raise Refused(Reason.WRONG_TYPE, f"values must be an object, not {type(values).__name__}")
-    present = {name: number(value, f"values.{name[:SHOWN]}") for name, value in values.items() if value is not None}
-    return Reading(device, require(record, "ts"), present)
+        return unfit("values", values, "an object")
+    return made(device, "ts", record.get("ts"), numbers(values, "values."))
 
 
-def _narrow(record: dict[str, Any]) -> Reading:
-    device, sensor = require(record, "Device"), require(record, "Sensor")
-    for name, value in (("Device", device), ("Sensor", sensor)):
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise Refused(Reason.WRONG_TYPE, f"{name} must be an integer or a string, not {type(value).__name__}")
-    return Reading(str(device), require(record, "TS"), {str(sensor): number(require(record, "Value"), "Value")})
+def _narrow(record: dict[str, Any]) -> Reading | Fault:
+    device, sensor, value = record.get("Device"), record.get("Sensor"), record.get("Value")
+    for name, part in (("Device", device), ("Sensor", sensor)):
+        if isinstance(part, bool) or not isinstance(part, int | str):
+            return unfit(name, part, "an integer or a string")
+    if value is None:
+        return unfit("Value", value, "a number")
+    return made(str(device), "TS", record.get("TS"), numbers({str(sensor): value}, "Value of "))
 
 
 READINGS = Parser(read_fast, read_patiently, Templates(metrics), unpack)

@@ -1,12 +1,9 @@
 """Server sessions to readings: a server is a device, and its windows sum its sessions."""
 
-from typing import Any
-
 import msgspec
 
-from stream.contracts import Reason
 from stream.decode import Parser
-from stream.parse import Reading, Refused, number, parse_object, require
+from stream.parse import Fault, Reading, Stamp, made, numbers, parse_object, unfit
 
 LOADS = (
     "ConcurrentConnectionCounts",
@@ -26,7 +23,7 @@ class Session(msgspec.Struct, gc=False):
     """What a window needs of one record of ``server.sessions``; other columns are left alone."""
 
     ServerIP: str
-    SessionStart: int | str
+    SessionStart: Stamp
     ConcurrentConnectionCounts: float
     MbytesTransferred: float
     SubService_1_Load: float
@@ -47,18 +44,15 @@ def read_fast(value: bytes) -> Reading:
     return Reading(server, start, dict(zip(LOADS, loads, strict=True)))
 
 
-def read_patiently(value: bytes) -> Reading:
-    """A session with blanks; an absent or null load is left out.
-
-    Raises:
-        Refused: with the reason and the field.
-    """
-    record: dict[str, Any] = parse_object(value)
-    server = require(record, "ServerIP")
+def read_patiently(value: bytes) -> Reading | Fault:
+    """A session with blanks; an absent or null load is left out."""
+    record = parse_object(value)
+    if isinstance(record, tuple):
+        return record
+    server = record.get("ServerIP")
     if not isinstance(server, str):
-        raise Refused(Reason.WRONG_TYPE, f"ServerIP must be a string, not {type(server).__name__}")
-    loads = {name: number(record[name], name) for name in LOADS if record.get(name) is not None}
-    return Reading(server, require(record, "SessionStart"), loads)
+        return unfit("ServerIP", server, "a string")
+    return made(server, "SessionStart", record.get("SessionStart"), numbers({name: record.get(name) for name in LOADS}))
 
 
 SESSIONS = Parser(read_fast, read_patiently)

@@ -14,6 +14,21 @@ from tests.compaction import DAY, fill, plain
 from tidewatch.cli import app
 
 
+MUCH_TO_DO = """
+import time
+from sinks.merge import Merger
+from tidewatch.cli import main
+merge = Merger.merge
+def merge_for_long(*arguments, **options):
+    written = merge(*arguments, **options)
+    time.sleep(5)
+    return written
+Merger.merge = merge_for_long
+main()
+"""
+"""Tidewatch on a disk so slow that a compaction can be met in the middle."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -57,7 +72,7 @@ def test_wrong_words_and_folders_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_compaction_leaves_everything_in_order(folder: Path, number: signal.Signals) -> None:
     before = plain(folder)
-    command = [sys.executable, "-m", "tidewatch", "compact", "--keep-s", "0"]
+    command = [sys.executable, "-c", MUCH_TO_DO, "compact", "--keep-s", "0"]
     with subprocess.Popen(command, cwd=folder.parents[1]) as process:
         while not list(folder.glob("_compact/draft~*")):
             assert process.poll() is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream.contracts import Reason
 from stream.decode import EARLIEST, LATEST, Decoded, Limits, decode
-from stream.parse import LARGEST, Parse, epoch_ms
+from stream.parse import LARGEST, Judge, epoch_ms
 from stream.readings import READINGS, read_fast, read_patiently
 from stream.records import Records
 
@@ -200,13 +200,14 @@ OBJECTS = st.fixed_dictionaries(
 )
 
 
-def outcome(parse: Parse, value: bytes) -> tuple[str, int, dict[str, float]] | None:
+def outcome(parse: Judge, value: bytes) -> tuple[str, int, dict[str, float]] | None:
     """What one path reads, None where it refuses."""
     try:
         reading = parse(value)
-        return reading.device_id, epoch_ms(reading.ts), reading.values
-    except ValueError:  # what msgspec and we raise
+    except ValueError:  # what msgspec raises
         return None
+    ts = None if isinstance(reading, tuple) else epoch_ms(reading.ts)
+    return None if isinstance(reading, tuple) or not isinstance(ts, int) else (reading.device_id, ts, reading.values)
 
 
 @settings(max_examples=400, deadline=None)

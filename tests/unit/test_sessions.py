@@ -14,7 +14,7 @@ from stream.app import sources
 from stream.contracts import Reason, Score, Topics
 from stream.decode import Limits, decode
 from stream.message import singly
-from stream.parse import Parse, epoch_ms
+from stream.parse import Judge, epoch_ms
 from stream.partition import Partition, StreamSpec
 from stream.records import PUNCTUATION, Headers, Records
 
@@ -109,13 +109,14 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-def outcome(parse: Parse, value: bytes) -> tuple[str, int, dict[str, float]] | None:
+def outcome(parse: Judge, value: bytes) -> tuple[str, int, dict[str, float]] | None:
     """What one path reads, None where it refuses."""
     try:
         reading = parse(value)
-        return reading.device_id, epoch_ms(reading.ts), reading.values
-    except ValueError:  # what msgspec and we raise
+    except ValueError:  # what msgspec raises
         return None
+    ts = None if isinstance(reading, tuple) else epoch_ms(reading.ts)
+    return None if isinstance(reading, tuple) or not isinstance(ts, int) else (reading.device_id, ts, reading.values)
 
 
 @settings(max_examples=300, deadline=None)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from producers.sensors import SensorFleet
 from producers.sessions import ServerFleet
 from scorers.errors import ConfigError, InputError
 from stream.decode import EARLIEST, LATEST
-from stream.parse import Refused, epoch_ms
+from stream.parse import epoch_ms
 from tidewatch.console import emit, err, progress
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
@@ -149,13 +150,16 @@ def moment(text: str, flag: str) -> int:
     Raises:
         ConfigError: it is no time.
     """
-    try:
-        if text.isdigit():
-            return epoch_ms(int(text))
-        parsed = datetime.fromisoformat(text)
-        return epoch_ms((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).isoformat())
-    except (ValueError, Refused):
-        raise ConfigError(f"{flag} {text!r} is neither ISO-8601 nor epoch milliseconds.") from None
+    with suppress(ValueError):
+        stamp = epoch_ms(int(text) if text.isdigit() else _in_utc(text))
+        if isinstance(stamp, int):
+            return stamp
+    raise ConfigError(f"{flag} {text!r} is neither ISO-8601 nor epoch milliseconds.")
+
+
+def _in_utc(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def replay(
