@@ -11,13 +11,12 @@ from itertools import chain, repeat
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
-from stream.parse import BEYOND, LARGEST, SHOWN, UNREADABLE, Fault, Judge, Parse, Reading, epoch_ms, explain
+from stream.parse import BEYOND, LARGEST, SHOWN, Fault, Judge, Parse, Reading
 from stream.records import Records, Texts, chained
+from stream.single import read
 from stream.template import Run, Templates
 
 EARLIEST = 315_532_800_000
@@ -26,12 +25,6 @@ LATEST = 7_258_118_400_000
 """2200-01-01."""
 PACKED = b"\xff\xff\xff\xff"
 """How a record of many readings begins: as an Arrow IPC stream does, and no JSON."""
-_DEEPEST = 200
-"""Levels of nesting; a reading has two."""
-_BEGINNING = 8
-"""Bytes shown of what is no object."""
-_BLANKS = b" \t\n\r"
-_QUOTE, _BACKSLASH, _BRACKET, _BRACE = b'"\\[{'
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,84 +211,15 @@ def _strange(names: Texts) -> list[int]:
 
 def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
     """Some rows, by an object a record."""
-    texts = Texts.of(records.values)
-    odd = _odd(texts, rows, limits)
-    rejects = [
-        Reject(row, *fault)
-        for row, value in zip(odd.tolist(), texts.pick(odd), strict=True)
-        if (fault := _outer_fault(value, limits))
-    ]
-    if rejects:
-        rows = np.setdiff1d(rows, [reject.row for reject in rejects], assume_unique=True)
-    found = _read(texts.pick(rows), parser)
-    faults = {at: one for at, one in enumerate(found) if isinstance(one, tuple)}
-    if faults:
-        faulty = list(faults)
-        rejects += [Reject(row, *faults[at]) for at, row in zip(faulty, rows[faulty].tolist(), strict=True)]
-        rows = np.delete(rows, faulty)
-    decoded = _columns(rows, [one for one in found if not isinstance(one, tuple)])
-    decoded.rejects = rejects
+    found = read(Texts.of(records.values), rows, limits.max_bytes, parser.fast, parser.patient)
+    readings = [one for one in found if not isinstance(one, tuple)]
+    if len(readings) == len(rows):
+        return _columns(rows, readings)
+    good = np.array([not isinstance(one, tuple) for one in found])
+    decoded = _columns(rows[good], readings)
+    faults = [one for one in found if isinstance(one, tuple)]
+    decoded.rejects = [Reject(row, *fault) for row, fault in zip(rows[~good].tolist(), faults, strict=True)]
     return decoded
-
-
-def _odd(texts: Texts, rows: Ints, limits: Limits) -> Ints:
-    """Those of the rows that are not short or do not begin with a brace: there may be an outer fault."""
-    size, first = texts.size[rows], np.frombuffer(texts.buffer, np.uint8)[texts.begin[rows]]
-    odd: Ints = rows[(size <= 0) | (size > min(2 * _DEEPEST, limits.max_bytes)) | (first != _BRACE)]
-    return odd
-
-
-def _read(values: Sequence[bytes | None], parser: Parser) -> list[Reading | Fault]:
-    """What is in each of some values that are there."""
-    found: list[Reading | Fault] = []
-    waiting = map(parser.fast, values)  # type: ignore[arg-type]  # they are there
-    while len(found) < len(values):
-        try:
-            # ends at what is no reading, and goes on behind it the next time
-            found.extend(waiting)
-        except UNREADABLE as error:
-            found.append(_patiently(values[len(found)], error, parser))  # type: ignore[arg-type]  # likewise
-    return [one if isinstance(one, tuple) or type(one.ts) is int else _dated(one) for one in found]
-
-
-def _patiently(value: bytes, error: Exception, parser: Parser) -> Reading | Fault:
-    return parser.patient(value) if isinstance(error, msgspec.ValidationError) else explain(value, error)
-
-
-def _dated(reading: Reading) -> Reading | Fault:
-    """With its stamp in epoch ms."""
-    ts = epoch_ms(reading.ts)
-    if isinstance(ts, tuple):
-        return ts
-    reading.ts = ts
-    return reading
-
-
-def _deep(value: bytes) -> bool:
-    """Whether JSON is nested so deep that its decoding would depend on how deep our own calls are."""
-    if len(value) <= 2 * _DEEPEST or value.count(b"[") + value.count(b"{") <= _DEEPEST:
-        return False
-    return _nested(np.frombuffer(value, np.uint8), _DEEPEST)
-
-
-@compiled
-def _nested(text: NDArray[np.uint8], deepest: int) -> bool:
-    """Whether more than ``deepest`` brackets are open anywhere outside strings."""
-    level, inside, escaped = 0, False, False
-    for byte in text:
-        if escaped:
-            escaped = False
-        elif byte == _QUOTE:
-            inside = not inside
-        elif inside:
-            escaped = byte == _BACKSLASH
-        elif byte in (_BRACKET, _BRACE):
-            level += 1
-            if level > deepest:
-                return True
-        elif byte in (_BRACKET + 2, _BRACE + 2):
-            level -= 1
-    return False
 
 
 def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
@@ -316,19 +240,6 @@ def _columns(rows: Ints, readings: list[Reading]) -> Decoded:
 def _whole(rows: Ints) -> Ints:
     """The parts of readings that are records."""
     return np.full(len(rows), WHOLE, np.int64)
-
-
-def _outer_fault(value: bytes | None, limits: Limits) -> Fault | None:
-    """What is wrong with a record before anything in it is read."""
-    if not value:
-        return Reason.EMPTY, "the record has no value"
-    if len(value) > limits.max_bytes:
-        return Reason.TOO_LARGE, f"{len(value)} bytes; max_bytes is {limits.max_bytes}"
-    if not value.lstrip(_BLANKS).startswith(b"{"):
-        return Reason.MALFORMED, f"a JSON object is expected, not what begins with {value[:_BEGINNING]!r}"
-    if _deep(value):
-        return Reason.MALFORMED, f"nested deeper than {_DEEPEST}"
-    return None
 
 
 def _check(decoded: Decoded, records: Records, limits: Limits) -> None:

@@ -12,7 +12,7 @@ from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.contracts import Alert, Reason, Receipt
 from stream.decode import WHOLE, Reject
-from stream.message import Bulk, Message, header, opening
+from stream.message import Bulk, Bytes, Message, header, opening, put, put_size, written
 from stream.records import Records, Texts
 from stream.shortest import LONGEST, put_integer
 
@@ -21,6 +21,7 @@ _JSON = header("content-type", b"application/json")
 _VERSION = header("ce_specversion", b"1.0")
 _SCORE = header("ce_type", b"io.tidewatch.score.v1")
 _REJECT = header("ce_type", b"io.tidewatch.reject.v1")
+_SLASH = ord("/")
 _LAST_MS = 253_402_300_799_999
 RECEIPT = "io.tidewatch.receipt.v1"
 """The ``ce_type`` that tells a receipt from a reject."""
@@ -80,7 +81,7 @@ def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> 
         topic=np.zeros(len(rows), np.int64),
         keys=Texts.of(records.keys).gather(rows),
         values=Texts(values.buffer, values.begin, np.maximum(values.size, 0)),
-        heads=_places(source + b"/" + partition + b"/", records.offsets[rows], parts, records.timestamps[rows]),
+        heads=_heads(source + b"/" + partition + b"/", records.offsets[rows], parts, records.timestamps[rows]),
         commons=[_VERSION + _REJECT + origin + _verdict(*verdict) for verdict in verdicts],
         common=np.array(common, np.int64),
         partition=np.full(len(rows), -1),
@@ -95,55 +96,46 @@ def _values(texts: Texts, rows: Ints, rejects: Sequence[Reject], parts: Ints) ->
     return Texts.of([texts[reject.row] if reject.value is None else reject.value for reject in rejects])
 
 
-def _places(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Texts:
-    """The headers of records that tell each from the others, made by columns of characters."""
-    second, millisecond = np.divmod(np.clip(timestamps, 0, _LAST_MS), 1000)
-    seconds, which = np.unique(second, return_inverse=True)
-    times = _rows([_second(one) for one in seconds.tolist()])[which]
-    places, stamps, thousandths = _decimal(offsets), _decimal(timestamps), _decimal(millisecond + 1000)[:, 1:4]
-    pieces = _pieces(parts)
-    sizes = np.stack([(column > 0).sum(axis=1) for column in (places, stamps, pieces)], axis=1)
-    tables = []
-    # nearly always one run of rows with as many characters
-    for run in np.split(np.arange(len(offsets)), np.flatnonzero(np.diff(sizes, axis=0).any(axis=1)) + 1):
-        digits, figures, more = sizes[run[:1]].max(axis=0, initial=0).tolist()
-        place, stamp, piece = places[run, :digits], stamps[run, :figures], pieces[run, :more]
-        tables.append(_table(
-            len(run),
-            opening("ce_id", len(prefix) + digits + (more and 1 + more)) + prefix, place, b"/" if more else b"", piece,
-            opening("tw_part", more) if more else b"", piece, opening("tw_offset", digits), place,
-            times[run], b".", thousandths[run], b"Z", opening("tw_timestamp", figures), stamp,
-        ))  # fmt: skip
-    size = np.concatenate([np.full(len(table), table.shape[1]) for table in tables])
-    return Texts(b"".join([*(table.tobytes() for table in tables), b"\0"]), np.cumsum(size) - size, size)
-
-
-def _pieces(parts: Ints) -> NDArray[np.uint8]:
-    """Parts as characters, none for a whole record; nearly always all are whole."""
-    if parts.max(initial=WHOLE) == WHOLE:
-        return np.zeros((len(parts), 0), np.uint8)
-    pieces = _decimal(parts)
-    pieces[parts == WHOLE] = 0
-    return pieces
-
-
-def _decimal(numbers: Ints) -> NDArray[np.uint8]:
-    """A row of characters for each number; shorter ones end in zeros."""
-    characters = np.zeros((len(numbers), LONGEST), np.uint8)
-    _write(numbers, characters)
-    return characters
+def _heads(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Texts:
+    """The headers that tell records from each other: ``ce_id``, their place and their time."""
+    times, which = moments(timestamps)
+    opened = [opening(name, 0) for name in ("ce_id", "tw_offset", "tw_timestamp", "tw_part")]
+    row = times.shape[1] + sum(map(len, opened)) + len(prefix) + 5 * LONGEST
+    out, ends = np.empty(len(offsets) * row + 1, np.uint8), np.empty(len(offsets), np.int64)
+    first, place, stamp, piece = (np.frombuffer(text, np.uint8) for text in opened)
+    source = np.frombuffer(prefix, np.uint8)
+    _write_heads(out, ends, times, which, first, source, place, stamp, piece, offsets, parts, timestamps)
+    return written(out, ends)
 
 
 @compiled
-def _write(numbers: Ints, characters: NDArray[np.uint8]) -> None:
-    for row in range(len(numbers)):
-        put_integer(characters[row], 0, numbers[row])
+def _write_heads(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
+    out: Bytes, ends: Ints, times: Bytes, which: Ints, first: Bytes, source: Bytes, place: Bytes, stamp: Bytes,
+    piece: Bytes, offsets: Ints, parts: Ints, timestamps: Ints,
+) -> None:  # fmt: skip
+    at = 0
+    for row in range(len(offsets)):
+        at = put(out, at, times[which[row]])
+        value = put(out, at, first)
+        end = put_integer(out, put(out, value, source), offsets[row])
+        if parts[row] != WHOLE:
+            out[end] = _SLASH
+            end = put_integer(out, end + 1, parts[row])
+        put_size(out, at, value, end)
+        at = _put_number(out, end, place, offsets[row])
+        at = _put_number(out, at, stamp, timestamps[row])
+        if parts[row] != WHOLE:
+            at = _put_number(out, at, piece, parts[row])
+        ends[row] = at
 
 
-def _table(count: int, *parts: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Row by row, what is the same in all and what is in each."""
-    blocks = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts]
-    return np.concatenate([np.broadcast_to(block, (count, block.shape[-1])) for block in blocks], axis=1)
+@compiled
+def _put_number(out: Bytes, head: int, name: Bytes, number: int) -> int:
+    """Write a header; where it ends."""
+    begin = put(out, head, name)
+    end = put_integer(out, begin, number)
+    put_size(out, head, begin, end)
+    return end
 
 
 @lru_cache(maxsize=4096)

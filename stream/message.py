@@ -7,9 +7,13 @@ from functools import lru_cache
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.records import Texts
+
+Bytes = NDArray[np.uint8]
 
 _SIZES = struct.Struct("<HI")
 """Before each header: the sizes of its name, with a closing NUL, and of its value."""
@@ -134,6 +138,27 @@ def opening(name: str, size: int) -> bytes:
     """What comes before a header's value of ``size`` bytes."""
     text = name.encode() + b"\0"
     return _SIZES.pack(len(text), size) + text
+
+
+@compiled
+def put(out: Bytes, at: int, text: Bytes) -> int:
+    """Write some bytes; where they end."""
+    for place in range(len(text)):
+        out[at + place] = text[place]
+    return at + len(text)
+
+
+@compiled
+def put_size(out: Bytes, head: int, begin: int, end: int) -> None:
+    """Let the header whose opening is at ``head`` have the value from ``begin`` to before ``end``."""
+    for byte in range(4):
+        out[head + SIZE_AT + byte] = ((end - begin) >> (8 * byte)) & 0xFF
+
+
+def written(out: Bytes, ends: Ints) -> Texts:
+    """Texts one after the other, by where each ends."""
+    edges = np.append(0, ends)
+    return Texts(out[: edges[-1] + 1].tobytes(), edges[:-1], np.diff(edges))
 
 
 def size(outputs: Sequence[Output]) -> int:

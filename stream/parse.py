@@ -47,6 +47,7 @@ Judge = Callable[[bytes], Reading | Fault]
 _CONSTANT = re.compile(rb"(?<=[:,\[ \t\n\r])(?:NaN|-?Infinity)(?=[],} \t\n\r])")
 """What many writers of JSON put for a float that is none."""
 _BEGINS = b"NI"
+_NUMBERS = {float, int, type(None)}
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
 
@@ -92,17 +93,13 @@ def unfit(name: str, value: Any, wanted: str) -> Fault:
 
 def numbers(values: Mapping[str, Any], within: str = "") -> dict[str, float] | Fault:
     """Those that are not null as floats; ``within`` is what their names begin with in a fault."""
-    found = {}
-    for name, value in values.items():
-        if type(value) is float:
-            found[name] = value
-        elif type(value) is int:
-            if abs(value) > LARGEST:
-                return Reason.NOT_FINITE, BEYOND
-            found[name] = float(value)
-        elif value is not None:
-            return unfit(within + name[:SHOWN], value, "a number")
-    return found
+    if not set(map(type, values.values())) <= _NUMBERS:
+        name, value = next((name, value) for name, value in values.items() if type(value) not in _NUMBERS)
+        return unfit(within + name[:SHOWN], value, "a number")
+    try:
+        return {name: float(value) for name, value in values.items() if value is not None}
+    except OverflowError:
+        return Reason.NOT_FINITE, BEYOND
 
 
 def epoch_ms(stamp: Any) -> int | Fault:

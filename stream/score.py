@@ -16,12 +16,11 @@ from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from scorers.verdicts import Verdicts
 from stream.encode import moments, scored
-from stream.message import SIZE_AT, Bulk, opening
+from stream.message import Bulk, Bytes, opening, put, put_size, written
 from stream.records import Texts
 from stream.shortest import LONGEST, TENS, put_double, put_integer
 from stream.window import Closed
 
-Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -96,7 +95,7 @@ def _values(closed: Closed, verdicts: Verdicts, names: Texts, origin: Origin) ->
         block.count, cells, cells.view(np.uint64), verdicts.scored, verdicts.anomaly, judged, judged.view(np.uint64),
         verdicts.feature, parts, parts.view(np.uint64), TENS,
     )  # fmt: skip
-    return _written(out, ends)
+    return written(out, ends)
 
 
 @lru_cache(maxsize=64)
@@ -211,12 +210,6 @@ def _put_name(out: Bytes, at: int, text: Bytes, begin: int, size: int) -> int:
     return at
 
 
-def _written(out: Bytes, ends: Ints) -> Texts:
-    """Texts one after the other, by where each ends."""
-    edges = np.append(0, ends)
-    return Texts(out[: edges[-1] + 1].tobytes(), edges[:-1], np.diff(edges))
-
-
 # --- headers -----------------------------------------------------------------------------------
 
 
@@ -229,7 +222,7 @@ def _heads(closed: Closed, names: Texts, source: str) -> Texts:
     out, ends = np.empty(len(names) * row + int(names.size.sum()) + 1, np.uint8), np.empty(len(names), np.int64)
     text = np.frombuffer(names.buffer, np.uint8)
     _write_heads(out, ends, times, which, first, prefix, text, names.begin, names.size, closed.start)
-    return _written(out, ends)
+    return written(out, ends)
 
 
 @compiled
@@ -239,22 +232,10 @@ def _write_heads(  # noqa: PLR0913, PLR0917 - as above
 ) -> None:  # fmt: skip
     at = 0
     for row in range(len(begin)):
-        for place in range(times.shape[1]):
-            out[at + place] = times[which[row], place]
-        at += times.shape[1]
-        head = at
-        at += len(first)
-        for place in range(len(prefix)):
-            out[at + place] = prefix[place]
-        at += len(prefix)
-        for place in range(size[row]):
-            out[at + place] = text[begin[row] + place]
-        at += size[row]
+        head = put(out, at, times[which[row]])
+        value = put(out, head, first)
+        at = put(out, value, prefix)
+        at = put(out, at, text[begin[row] : begin[row] + size[row]])
         out[at] = _SLASH
-        at = put_integer(out, at + 1, start[row])
-        for place in range(len(first)):
-            out[head + place] = first[place]
-        value = at - head - len(first)
-        for byte in range(4):
-            out[head + SIZE_AT + byte] = (value >> (8 * byte)) & 0xFF
-        ends[row] = at
+        at = ends[row] = put_integer(out, at + 1, start[row])
+        put_size(out, head, value, at)

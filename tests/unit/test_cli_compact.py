@@ -13,7 +13,6 @@ from scorers.errors import ConfigError, InputError
 from tests.compaction import DAY, fill, plain
 from tidewatch.cli import app
 
-
 MUCH_TO_DO = """
 import time
 from sinks.merge import Merger

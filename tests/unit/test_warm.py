@@ -5,7 +5,7 @@ import numpy as np
 from scorers import group
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
-from stream import clock, decode, index, producer, records, template, unpack, window
+from stream import clock, index, producer, records, syntax, template, unpack, window
 from stream.warm import warm, warm_fleet
 from tests.simulator import Device
 
@@ -25,7 +25,8 @@ def test_all_loops_are_compiled_once_warm() -> None:
         (index, "_enter"),
         (index, "_leave"),
         (group, "_measure"),
-        (decode, "_nested"),
+        (syntax, "_look"),
+        (syntax, "_count"),
         (records, "_copy"),
         (producer, "_enqueue"),
     ]
