@@ -15,7 +15,9 @@ from stream.syntax import CUT, DEEP, EMPTY, FINE, LARGE, LEFT, STRANGE, WRONG, b
 DEEPEST, LONGEST = 5, 200
 
 GOOD = b'{"device_id": "a", "ts": 17, "values": {"x": -1.5e+3, "y": [true, false, null, {}, []]}} '
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+)
 DOCUMENTS = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
 )
