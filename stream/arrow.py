@@ -5,7 +5,7 @@ here before pyarrow sees any of it: nothing is decompressed, and a length that i
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
-from stream.decode import ABSENT, PACKED, Decoded, Reject, together
+from stream.decode import ABSENT, PACKED, Decoded, together
 from stream.parse import SHOWN, Fault, Refused
 from stream.records import Texts, chained
+from stream.rejects import Rejects
 
 DEVICE, STAMP = "device_id", "ts"
 MOST_BYTES = 16 * 1024 * 1024
@@ -43,20 +44,21 @@ def unpack(rows: Ints, values: Sequence[bytes | None]) -> Decoded:
     A reading without a device has a null for a name, one without a stamp ``ABSENT``. Rejects are of whole records.
     """
     alike: dict[bytes, list[tuple[int, _Stream]]] = {}
-    rejects = []
+    faults: dict[int, Fault] = {}
     for row, value in zip(rows.tolist(), values, strict=True):
         try:
             found = _scan(value or b"")
         except Refused as refused:
-            rejects.append(Reject(row, *refused.args))
+            faults[row] = refused.args
         else:
             alike.setdefault(found.schema, []).append((row, found))
-    return together([_nothing(rejects), *(one for part in alike.items() for one in _read(*part))])
+    return together([_nothing(faults), *(one for part in alike.items() for one in _read(*part))])
 
 
-def _nothing(rejects: list[Reject]) -> Decoded:
-    none = np.empty(0, np.int64)
-    return Decoded(none, none, Texts.of([]), none, none, none, [], none, np.empty(0), rejects)
+def _nothing(faults: Mapping[int, Fault]) -> Decoded:
+    """No reading, but what is wrong with some rows."""
+    none, refused = np.empty(0, np.int64), Rejects.of(np.fromiter(faults, np.int64), list(faults.values()))
+    return Decoded(none, none, Texts.of([]), none, none, none, [], none, np.empty(0), refused)
 
 
 # --- the frames --------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ def _read(schema: bytes, streams: Sequence[tuple[int, _Stream]]) -> Iterator[Dec
         yield _columns(schema, streams)
     except _BROKEN as error:
         if len(streams) == 1:
-            yield _nothing([Reject(streams[0][0], *_fault(error))])
+            yield _nothing({streams[0][0]: _fault(error)})
             return
         for one in streams:
             yield from _read(schema, [one])

@@ -5,17 +5,18 @@ One malformed record costs its batch the fast path and nothing else.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 
-import msgspec
 import numpy as np
 
 from scorers.statistics import Floats, Ints
+from stream import rejects
 from stream.contracts import Reason
 from stream.parse import BEYOND, LARGEST, SHOWN, Fault, Judge, Parse, Reading
 from stream.records import Records, Texts, chained
+from stream.rejects import WHOLE, Rejects
 from stream.single import read
 from stream.template import Run, Templates
 
@@ -39,21 +40,8 @@ class Limits:
     """How far a reading may lie ahead of its record's Kafka timestamp."""
 
 
-WHOLE = -1
-"""In place of a reading's number within its record: the record is the reading."""
 ABSENT = -(2**63)
 """In place of a stamp that is not there."""
-
-
-class Reject(msgspec.Struct, gc=False, frozen=True):
-    """A record, or one of many readings in one, that is kept aside: its row in the batch, why, and what exactly."""
-
-    row: int
-    reason: Reason
-    detail: str
-    part: int = WHOLE
-    value: bytes | None = None
-    """What is kept where it is not the record's own bytes."""
 
 
 @dataclass(slots=True)
@@ -75,7 +63,7 @@ class Decoded:
     shapes: list[tuple[str, ...]]
     start: Ints
     flat: Floats
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: Rejects = field(default_factory=Rejects.none)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -104,10 +92,13 @@ class Decoded:
         whole = {"device_id": None if device is None else device.decode(), "ts": stamp, "values": values}
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def reject(self, at: int, reason: Reason, detail: str) -> Reject:
-        """Reading ``at`` kept aside; one of many in a record by itself."""
-        row, part = self.row.item(at), self.part.item(at)
-        return Reject(row, reason, detail) if part == WHOLE else Reject(row, reason, detail, part, self.alone(at))
+    def refuse(self, readings: Ints, faults: Sequence[Fault]) -> Rejects:
+        """Some readings kept aside, with the fault of each; one of many in a record by itself."""
+        found = replace(Rejects.of(self.row[readings], faults), part=self.part[readings])
+        if found.part.max(initial=WHOLE) == WHOLE:
+            return found
+        places = zip(readings.tolist(), found.row.tolist(), found.part.tolist(), strict=True)
+        return replace(found, values={(row, part): self.alone(at) for at, row, part in places if part != WHOLE})
 
 
 def together(parts: Sequence[Decoded]) -> Decoded:
@@ -127,14 +118,13 @@ def together(parts: Sequence[Decoded]) -> Decoded:
         shapes,
         np.concatenate([one.start + first for one, first in zip(parts, values, strict=False)]),
         np.concatenate([one.flat for one in parts]),
-        list(chain.from_iterable(one.rejects for one in parts)),
+        rejects.chained([one.rejects for one in parts]),
     )
 
 
 def both(first: Decoded, second: Decoded, rows: int) -> Decoded:
     """As if decoded together; the first comes of ``rows`` records."""
-    rejects = [msgspec.structs.replace(reject, row=reject.row + rows) for reject in second.rejects]
-    return together([first, replace(second, row=second.row + rows, rejects=rejects)])
+    return together([first, replace(second, row=second.row + rows, rejects=second.rejects.behind(rows))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +201,9 @@ def _strange(names: Texts) -> list[int]:
 
 def _slowly(records: Records, rows: Ints, limits: Limits, parser: Parser) -> Decoded:
     """Some rows, by an object a record."""
-    found = read(Texts.of(records.values), rows, limits.max_bytes, parser.fast, parser.patient)
-    readings = [one for one in found if not isinstance(one, tuple)]
-    if len(readings) == len(rows):
-        return _columns(rows, readings)
-    good = np.array([not isinstance(one, tuple) for one in found])
-    decoded = _columns(rows[good], readings)
-    faults = [one for one in found if isinstance(one, tuple)]
-    decoded.rejects = [Reject(row, *fault) for row, fault in zip(rows[~good].tolist(), faults, strict=True)]
+    found, readings, refused = read(Texts.of(records.values), rows, limits.max_bytes, parser.fast, parser.patient)
+    decoded = _columns(found, readings)
+    decoded.rejects = refused
     return decoded
 
 
@@ -246,12 +231,11 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
     """Drop in place what is well-formed but out of bounds; nearly always nothing is."""
     if not len(decoded):
         return
-    bad: dict[int, Reject] = {}
+    bad: dict[int, Fault] = {}
 
     def refuse(readings: Ints, reason: Reason, details: Iterable[str]) -> None:
         for at, detail in zip(readings.tolist(), details, strict=False):
-            if at not in bad:
-                bad[at] = decoded.reject(at, reason, detail)
+            bad.setdefault(at, (reason, detail))
 
     ts, ahead = decoded.ts, decoded.ts - records.arrival[decoded.row]
     beyond = np.flatnonzero((ts < EARLIEST) | (ts >= LATEST))
@@ -309,9 +293,10 @@ def _oddity(decoded: Decoded, at: int, place: int) -> str:
     return f"{name[:SHOWN]} is {value}, which is not a measurement; leave the metric out"
 
 
-def _drop(decoded: Decoded, bad: dict[int, Reject]) -> None:
-    keep = np.setdiff1d(np.arange(len(decoded)), np.fromiter(bad, np.int64))
-    kept = decoded.take(keep)
+def _drop(decoded: Decoded, bad: Mapping[int, Fault]) -> None:
+    readings = np.fromiter(bad, np.int64)
+    refused = decoded.refuse(readings, list(bad.values()))
+    kept = decoded.take(np.setdiff1d(np.arange(len(decoded)), readings))
     decoded.row, decoded.part, decoded.device, decoded.ts = kept.row, kept.part, kept.device, kept.ts
     decoded.shape, decoded.start = kept.shape, kept.start
-    decoded.rejects.extend(bad.values())
+    decoded.rejects = rejects.chained([decoded.rejects, refused])

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.contracts import Alert, Reason, Receipt
-from stream.decode import WHOLE, Reject
 from stream.message import Bulk, Bytes, Message, header, opening, put, put_size, written
 from stream.records import Records, Texts
+from stream.rejects import WHOLE, Rejects
 from stream.shortest import LONGEST, put_integer
 
 _encoder = msgspec.json.Encoder()
@@ -67,33 +67,32 @@ def alert_message(topic: str, alert: Alert) -> Message:
     return Message(topic, alert.device_id.encode(), _encoder.encode(alert), head)
 
 
-def reject_messages(topic: str, records: Records, rejects: Sequence[Reject]) -> Bulk:
+def reject_messages(topic: str, records: Records, rejects: Rejects) -> Bulk:
     """The records of ``rejects``: the original key, its bytes or one reading of many; where from and why in headers."""
-    rows = np.array([reject.row for reject in rejects], np.int64)
+    rows, count = rejects.row, len(rejects)
     source, partition = records.topic.encode(), b"%d" % records.partition
     origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
-    verdicts: dict[tuple[Reason, str], int] = {}
-    common = [verdicts.setdefault((reject.reason, reject.detail), len(verdicts)) for reject in rejects]
-    parts = np.array([reject.part for reject in rejects], np.int64)
-    values = _values(Texts.of(records.values), rows, rejects, parts)
+    values = _values(Texts.of(records.values), rejects)
+    prefix = source + b"/" + partition + b"/"
     return Bulk(
         topics=[topic],
-        topic=np.zeros(len(rows), np.int64),
+        topic=np.zeros(count, np.int64),
         keys=Texts.of(records.keys).gather(rows),
         values=Texts(values.buffer, values.begin, np.maximum(values.size, 0)),
-        heads=_heads(source + b"/" + partition + b"/", records.offsets[rows], parts, records.timestamps[rows]),
-        commons=[_VERSION + _REJECT + origin + _verdict(*verdict) for verdict in verdicts],
-        common=np.array(common, np.int64),
-        partition=np.full(len(rows), -1),
-        timestamp=np.zeros(len(rows), np.int64),
+        heads=_heads(prefix, records.offsets[rows], rejects.part, records.timestamps[rows]),
+        commons=[_VERSION + _REJECT + origin + _verdict(*fault) for fault in rejects.faults],
+        common=rejects.fault,
+        partition=np.full(count, -1),
+        timestamp=np.zeros(count, np.int64),
     )
 
 
-def _values(texts: Texts, rows: Ints, rejects: Sequence[Reject], parts: Ints) -> Texts:
+def _values(texts: Texts, rejects: Rejects) -> Texts:
     """What is kept of each."""
-    if parts.max(initial=WHOLE) == WHOLE:
-        return texts.gather(rows)
-    return Texts.of([texts[reject.row] if reject.value is None else reject.value for reject in rejects])
+    if not rejects.values:
+        return texts.gather(rejects.row)
+    places = zip(rejects.row.tolist(), rejects.part.tolist(), strict=True)
+    return Texts.of([rejects.values.get(place, texts[place[0]]) for place in places])
 
 
 def _heads(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Texts:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scorers.statistics import Ints
 from stream.clock import Clocks, Trace
 from stream.contracts import Reason
-from stream.decode import WHOLE, Decoded
+from stream.decode import Decoded
 from stream.dedupe import Seen
+from stream.rejects import WHOLE
 from stream.window import Arrivals, Values, Windows, WindowSpec
 
 _FORGET_AT = 65_536

@@ -1,6 +1,5 @@
 """One record to a reading: what parsers are made of, and what they say of what is none."""
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -44,44 +43,27 @@ Parse = Callable[[bytes], Reading]
 Judge = Callable[[bytes], Reading | Fault]
 """The same with the last word; a flood of bad records passes here, so a fault is returned and not raised."""
 
-_CONSTANT = re.compile(rb"(?<=[:,\[ \t\n\r])(?:NaN|-?Infinity)(?=[],} \t\n\r])")
-"""What many writers of JSON put for a float that is none."""
-_BEGINS = b"NI"
 _NUMBERS = {float, int, type(None)}
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
 
 def parse_object(value: bytes) -> dict[str, Any] | Fault:
-    """The JSON object in ``value``, or why there is none; NaN and Infinity are not in JSON."""
+    """The JSON object in ``value``, or why there is none."""
     try:
         record = msgspec.json.decode(value)
     except UNREADABLE as error:
-        return explain(value, error)
+        return explain(error)
     if type(record) is not dict:
         return Reason.MALFORMED, f"a JSON object is expected, not {type(record).__name__}"
     return record
 
 
-def explain(value: bytes, error: Exception) -> Fault:
-    """What is wrong with what is not JSON; ``error`` is what msgspec says to it."""
+def explain(error: Exception) -> Fault:
+    """What is wrong with what is not JSON, from what msgspec says to it."""
     told = str(error)[:SHOWN]
     if "out of range" in told:
         return Reason.NOT_FINITE, told
-    if "invalid character" in told:
-        at = int(told[told.rindex(" ") : -1])
-        likely = value[at : at + 1] in _BEGINS
-        constant = _CONSTANT.match(value, at - (value[at - 1 : at] == b"-")) if likely else None
-        if constant and _is_json(_CONSTANT.sub(b"0", value)):
-            return Reason.NOT_FINITE, f"{constant[0].decode()} is not a measurement; leave the metric out"
     return Reason.MALFORMED, told
-
-
-def _is_json(value: bytes) -> bool:
-    try:
-        msgspec.json.decode(value)
-    except UNREADABLE:
-        return False
-    return True
 
 
 def unfit(name: str, value: Any, wanted: str) -> Fault:

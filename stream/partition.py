@@ -7,7 +7,6 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +16,14 @@ from scorers.statistics import Ints
 from stream.alert import AlertSpec
 from stream.clock import NEVER, Clocks
 from stream.contracts import Reason, Topics
-from stream.decode import WHOLE, Decoded, Limits, Parser, Reject, both, decode
+from stream.decode import Decoded, Limits, Parser, both, decode
 from stream.encode import reject_messages
 from stream.intake import Batch, Intake, Mask
 from stream.message import Message, Output
 from stream.names import Names
 from stream.outcome import Outcomes
 from stream.records import Records, Texts, join, punctuation
+from stream.rejects import WHOLE, Rejects, chained
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
 from stream.window import WindowSpec
 
@@ -67,7 +67,7 @@ class _Believed(NamedTuple):
     device: Ints
     moved: Mask
     """Which readings count after others that stand behind them in the log."""
-    refused: list[Reject]
+    refused: Rejects
 
 
 Place = tuple[int, int]
@@ -159,13 +159,12 @@ class Partition:
     def _take(self, records: Records) -> list[Output]:
         next_offset = int(records.offsets[-1]) + 1
         believed = self._believe(records)
-        rejects = believed.decoded.rejects + believed.refused
-        if len(believed.decoded):
-            rejects += self._admit(believed)
+        left_out = self._admit(believed) if len(believed.decoded) else Rejects.none()
+        rejects = chained([believed.decoded.rejects, believed.refused, left_out])
         self.next_offset = next_offset
         return self._refuse(believed.records, rejects) + self._close(self._clocks.partition)
 
-    def _admit(self, believed: _Believed) -> list[Reject]:
+    def _admit(self, believed: _Believed) -> Rejects:
         decoded, device = believed.decoded, believed.device
         trace = self._clocks.trace(device, decoded.ts)
         self._dirty.update(self._clocks.advance(trace).tolist())
@@ -176,7 +175,8 @@ class Partition:
         left_out = self._intake.admit(batch)
         # a reading with a metric too many moved its device's clock and opened no window to tell of it
         self._dirty.update(int(device[at]) for at, reason in left_out if reason is Reason.TOO_MANY_METRICS)
-        return [decoded.reject(at, reason, _DETAIL[reason]) for at, reason in left_out]
+        rows = np.array([at for at, _ in left_out], np.int64)
+        return decoded.refuse(rows, [(reason, _DETAIL[reason]) for _, reason in left_out])
 
     def _out_of_place(self, moved: Mask, ts: Ints) -> bool:
         """Whether the partition's clock is now, or is in these readings, ahead of what stands in the log before it."""
@@ -185,20 +185,19 @@ class Partition:
         self._steady = max(self._steady, int(ts[~moved].max(initial=NEVER)))
         return lifted or bool(moved.any())
 
-    def _exclude(self, records: Records, decoded: Decoded, refused: Ints) -> list[Reject]:
+    def _exclude(self, records: Records, decoded: Decoded, refused: Ints) -> Rejects:
         """Refuse as from the future, and remember it: the log alone cannot tell."""
-        rejects = [decoded.reject(at, Reason.FUTURE, _DETAIL[Reason.FUTURE]) for at in refused.tolist()]
-        self._excluded += [(int(records.offsets[reject.row]), reject.part) for reject in rejects]
+        rejects = decoded.refuse(refused, [(Reason.FUTURE, _DETAIL[Reason.FUTURE])] * len(refused))
+        self._excluded += zip(records.offsets[rejects.row].tolist(), rejects.part.tolist(), strict=True)
         return rejects
 
-    def _refuse(self, records: Records, rejects: list[Reject]) -> list[Output]:
-        if not rejects:
+    def _refuse(self, records: Records, rejects: Rejects) -> list[Output]:
+        if not len(rejects):
             return []
-        for reason, count in Counter(reject.reason for reject in rejects).items():
+        for reason, count in rejects.reasons().items():
             self.counts["rejects"] += count
             self.counts[f"rejects.{reason}"] += count
-        rejects.sort(key=attrgetter("row"))
-        return [reject_messages(self._topics.rejects, records, rejects)]
+        return [reject_messages(self._topics.rejects, records, rejects.in_order())]
 
     def _close(self, now: int) -> list[Output]:
         """What has closed when the partition's clock reads ``now``."""
@@ -225,7 +224,7 @@ class Partition:
         for number in [number for number, held in self._held.items() if held.ts <= now]:
             records, decoded = self._reread([self._held.pop(number)])
             self._dirty.add(number)
-            believed = _Believed(records, decoded, np.array([number]), np.array([True]), [])
+            believed = _Believed(records, decoded, np.array([number]), np.array([True]), Rejects.none())
             messages += self._refuse(records, self._admit(believed))
         self._dirty.update(self._clocks.punctuate(len(self._names), now).tolist())
         return messages + self._close(self._clocks.partition)
@@ -259,7 +258,7 @@ class Partition:
         device = self._number(decoded)
         arrival = records.arrival[decoded.row]
         if not (self._stirred(device, decoded.ts) or self._clocks.leaps(decoded.ts, arrival)):
-            return _Believed(records, decoded, device, np.zeros(len(decoded), np.bool_), [])
+            return _Believed(records, decoded, device, np.zeros(len(decoded), np.bool_), Rejects.none())
         waiting = list(self._held.values())
         if waiting:
             apart, before = self._reread(waiting)

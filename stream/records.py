@@ -70,6 +70,13 @@ class Texts(Sequence[bytes | None]):
         """The chosen rows, in that order, in a buffer of their own."""
         return copied(np.frombuffer(self.buffer, np.uint8), self.begin[rows], self.size[rows])
 
+    def distinct(self) -> tuple[Ints, Ints]:
+        """Which of the distinct texts each is, and the row where each of those is first; none may be a null."""
+        code, first = np.empty(len(self), np.int64), np.empty(len(self), np.int64)
+        table = np.full(1 << max(2 * len(self), 1).bit_length(), -1)
+        count = _distinct(np.frombuffer(self.buffer, np.uint8), self.begin, self.size, table, code, first)
+        return code, first[:count]
+
     def pick(self, rows: Ints) -> list[bytes | None]:
         """The chosen rows."""
         buffer = self.buffer
@@ -107,6 +114,36 @@ def _copy(source: NDArray[np.uint8], begin: Ints, size: Ints, target: NDArray[np
         for byte in range(begin[row], begin[row] + size[row]):
             target[at] = source[byte]
             at += 1
+
+
+@compiled
+def _distinct(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
+    data: NDArray[np.uint8], begin: Ints, length: Ints, table: Ints, code: Ints, first: Ints
+) -> int:
+    """Number texts as they appear; ``table``, a power of two long and more than half empty, holds the numbers."""
+    count, mask = 0, np.uint64(len(table) - 1)
+    for i in range(len(begin)):
+        slot = np.uint64(14695981039346656037)  # FNV-1a
+        for at in range(begin[i], begin[i] + length[i]):
+            slot = (slot ^ np.uint64(data[at])) * np.uint64(1099511628211)
+        slot = (slot ^ (slot >> np.uint64(32))) & mask
+        while table[slot] >= 0 and not _alike(data, begin, length, first[table[slot]], i):
+            slot = (slot + np.uint64(1)) & mask
+        if table[slot] < 0:
+            table[slot], first[count] = count, i
+            count += 1
+        code[i] = table[slot]
+    return count
+
+
+@compiled
+def _alike(data: NDArray[np.uint8], begin: Ints, length: Ints, one: int, other: int) -> bool:
+    if length[one] != length[other]:
+        return False
+    for at in range(length[one]):  # noqa: SIM110 - numba knows no all()
+        if data[begin[one] + at] != data[begin[other] + at]:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

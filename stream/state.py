@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from stream.alert import Watch
-from stream.decode import WHOLE
+from stream.rejects import WHOLE
 
 
 class Held(msgspec.Struct, gc=False):

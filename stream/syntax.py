@@ -1,7 +1,7 @@
 """What is wrong with records that are no JSON objects, told in a compiled loop: no object is made, nothing is raised.
 
 The grammar is that of RFC 8259. What is found wrong here is wrong; what is not found may still be, as a string
-that is not UTF-8: whoever makes objects of a record has the last word on it.
+that is not UTF-8: who makes an object of a record has the last word on it.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from stream.records import Texts
 
 Bytes = NDArray[np.uint8]
 
-FINE, EMPTY, LARGE, STRANGE, DEEP, CUT, WRONG, LEFT = range(8)
-"""Nothing found, which is 0; null or no bytes; too many; no object; nested too deep; an early end; a byte that cannot
-be where it is; one behind the end."""
+FINE, EMPTY, LARGE, STRANGE, DEEP, CUT, WRONG, LEFT, CONSTANT = range(9)
+"""Nothing found; null or no bytes; too many; no object; nested too deep; an early end; a byte that cannot be where it
+is; one behind the end; NaN or an infinity in what would be JSON without."""
 
 _FIRST, _KEY, _COLON, _ITEM, _VALUE, _NEXT = range(6)
 """What is to come: a key or the end, a key, a colon, an item or the end, a value, a comma or the end."""
@@ -23,15 +23,17 @@ _BLANK, _TAB, _NEWLINE, _RETURN = b" \t\n\r"
 _OPEN, _CLOSE, _ENTER, _LEAVE = b"{}[]"
 _QUOTE, _BACKSLASH, _COMMA, _DOTS, _U = b'"\\,:u'
 _ZERO, _NINE, _MINUS, _PLUS, _POINT, _E, _LARGE_E = b"09-+.eE"
-_N, _I = b"NI"
+_I = ord("I")
 _ESCAPES = np.frombuffer(b'"\\/bfnrtu', np.uint8)
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdefABCDEF", np.uint8)
-_LITERALS, _LONGEST = np.frombuffer(b"true falsenull ", np.uint8), 5
-"""One after another, filled up with blanks."""
+_LITERALS, _EDGES = np.frombuffer(b"truefalsenullNaNInfinity", np.uint8), (0, 4, 9, 13, 16, 24)
+_CONSTANTS = (3, 4)
+"""Which of the literals many writers of JSON put for a float that is none."""
+_INFINITY = _LITERALS[_EDGES[4] :]
 
 
 def look(texts: Texts, rows: Ints, longest: int, deepest: int) -> tuple[Ints, Ints]:
-    """What is found wrong with each of some rows, and at which of its bytes."""
+    """What is found wrong with each of some rows, and at which of its bytes; behind the last where it is too large."""
     codes, places = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     data = np.frombuffer(texts.buffer, np.uint8)
     _look(data, texts.begin[rows], texts.size[rows], longest, np.empty(deepest + 1, np.bool_), codes, places)
@@ -58,7 +60,7 @@ def _look(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
 ) -> None:
     for row in range(len(begin)):
         if size[row] <= 0 or size[row] > longest:
-            codes[row], places[row] = EMPTY if size[row] <= 0 else LARGE, 0
+            codes[row], places[row] = EMPTY if size[row] <= 0 else LARGE, size[row]
             continue
         code, at = _object(data, begin[row], begin[row] + size[row], stack)
         codes[row], places[row] = code, at - begin[row]
@@ -72,7 +74,7 @@ def _object(  # noqa: PLR0911, PLR0912 - one loop over a grammar
     at = _pass(data, at, end)
     if at == end or data[at] != _OPEN:
         return STRANGE, at
-    level, state = 1, _FIRST
+    level, state, constant = 1, _FIRST, -1
     stack[0] = True
     at += 1
     while level:
@@ -101,12 +103,17 @@ def _object(  # noqa: PLR0911, PLR0912 - one loop over a grammar
             if level == len(stack):
                 return DEEP, at
         else:
+            first = at
             code, at = _plain(data, at, end)
-            if code or at < 0:
+            if code == CONSTANT:
+                constant = first if constant < 0 else constant
+            elif code:
                 return code, at
             state = _NEXT
     at = _pass(data, at, end)
-    return (FINE, at) if at == end else (LEFT, at)
+    if at < end:
+        return LEFT, at
+    return (FINE, at) if constant < 0 else (CONSTANT, constant)
 
 
 @compiled
@@ -119,28 +126,24 @@ def _pass(data: Bytes, at: int, end: int) -> int:
 
 @compiled
 def _plain(data: Bytes, at: int, end: int) -> tuple[int, int]:
-    """Past a string, number or literal; below 0 at NaN and Infinity, which others tell of."""
+    """Past a string, number or literal; or past a constant, with its code."""
     byte = data[at]
     if byte == _QUOTE:
         return _string(data, at + 1, end)
     if byte == _MINUS or _ZERO <= byte <= _NINE:
         return _number(data, at, end)
-    if byte in (_N, _I):
-        return FINE, -1
-    return _literal(data, at, end)
+    for number in range(len(_EDGES) - 1):
+        literal = _LITERALS[_EDGES[number] : _EDGES[number + 1]]
+        if byte == literal[0]:
+            code, at = _literal(data, at, end, literal)
+            return code or (CONSTANT if number in _CONSTANTS else FINE), at
+    return WRONG, at
 
 
 @compiled
-def _literal(data: Bytes, at: int, end: int) -> tuple[int, int]:
-    """Past true, false or null."""
-    first = 0
-    while first < len(_LITERALS) and _LITERALS[first] != data[at]:
-        first += _LONGEST
-    if first == len(_LITERALS):
-        return WRONG, at
-    for letter in _LITERALS[first : first + _LONGEST]:
-        if letter == _BLANK:
-            break
+def _literal(data: Bytes, at: int, end: int, literal: Bytes) -> tuple[int, int]:
+    """Past a word."""
+    for letter in literal:
         if at == end:
             return CUT, at
         if data[at] != letter:
@@ -186,7 +189,8 @@ def _number(data: Bytes, at: int, end: int) -> tuple[int, int]:
     if data[at] == _MINUS:
         at += 1
         if at < end and data[at] == _I:
-            return FINE, -1
+            code, at = _literal(data, at, end, _INFINITY)
+            return code or CONSTANT, at
     zero = at < end and data[at] == _ZERO
     first, at = at, _digits(data, at, end)
     if at == first or (zero and at - first > 1):

@@ -124,10 +124,9 @@ class Run:
 
     def words(self, begin: Ints, length: Ints) -> tuple[Ints, Texts]:
         """Which of the distinct parts of the records each part is, and those, as they first appear."""
-        code, first = np.empty(len(begin), np.int64), np.empty(len(begin), np.int64)
-        table = np.full(1 << max(2 * len(begin), 1).bit_length(), -1)
-        count = _distinct(self.data, begin, length, table, code, first)
-        return code, Texts(self.texts.buffer, begin, length).gather(first[:count])
+        parts = Texts(self.texts.buffer, begin, length)
+        code, first = parts.distinct()
+        return code, parts.gather(first)
 
 
 def template(value: bytes, names: Callable[[bytes], Sequence[str]]) -> Template | None:
@@ -218,36 +217,6 @@ def _fill(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
         if at >= 0:
             at = _same(data, at, text[text_edges[len(kinds)] : text_edges[len(kinds) + 1]])
             fits[i] = at == starts[i] + sizes[i]
-
-
-@compiled
-def _distinct(  # noqa: PLR0913, PLR0917 - as above
-    data: Bytes, begin: Ints, length: Ints, table: Ints, code: Ints, first: Ints
-) -> int:
-    """Number parts as they appear; ``table``, a power of two long and more than half empty, holds the numbers."""
-    count, mask = 0, np.uint64(len(table) - 1)
-    for i in range(len(begin)):
-        slot = np.uint64(14695981039346656037)  # FNV-1a
-        for at in range(begin[i], begin[i] + length[i]):
-            slot = (slot ^ np.uint64(data[at])) * np.uint64(1099511628211)
-        slot = (slot ^ (slot >> np.uint64(32))) & mask
-        while table[slot] >= 0 and not _alike(data, begin, length, first[table[slot]], i):
-            slot = (slot + np.uint64(1)) & mask
-        if table[slot] < 0:
-            table[slot], first[count] = count, i
-            count += 1
-        code[i] = table[slot]
-    return count
-
-
-@compiled
-def _alike(data: Bytes, begin: Ints, length: Ints, one: int, other: int) -> bool:
-    if length[one] != length[other]:
-        return False
-    for at in range(length[one]):  # noqa: SIM110 - numba knows no all()
-        if data[begin[one] + at] != data[begin[other] + at]:
-            return False
-    return True
 
 
 @compiled

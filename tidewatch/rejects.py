@@ -15,8 +15,8 @@ from confluent_kafka import Message
 
 from scorers.errors import ConfigError, InputError
 from stream.contracts import Reason, Receipt
-from stream.decode import WHOLE
 from stream.encode import RECEIPT
+from stream.rejects import WHOLE
 from tidewatch.tail import Span
 
 _REPLAYED = 0x80

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from producers.arrow import BatchEncoder
 from stream.contracts import Reason
-from stream.decode import WHOLE
 from stream.partition import Partition, StreamSpec
+from stream.rejects import WHOLE
 from stream.state import DeviceState, PartitionState, recall
 from stream.window import WindowSpec
 from tests.flow.test_partition import (

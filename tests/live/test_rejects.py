@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from scorers.errors import InputError
 from stream.contracts import Reason, Topics
-from stream.decode import Reject as Refusal
 from stream.encode import reject_messages
 from stream.kafka import DAY_MS, MAX_MESSAGE_BYTES, Broker, producer
 from stream.outbox import ExactlyOnce
 from stream.records import Records
+from stream.rejects import Rejects
 from tests.live.support import HOUR_MS, PARTITIONS, PROJECT, TETHER, Site, Worker, drained, eventually, send
 from tidewatch.cli import app
 from tidewatch.rejects import Reject, Selection
@@ -74,7 +74,8 @@ def fill(site: Site, values: list[bytes | None], *, start: int = START) -> None:
         offset, timestamp = np.array([at]), np.array([start + at])
         records = Records(site.topics.readings, device % PARTITIONS, offset, timestamp, [key], [value], [()])
         reason = MIXED[at % 3] if value else Reason.EMPTY
-        (message,) = reject_messages(site.topics.rejects, records, [Refusal(0, reason, f"number {at}")])
+        refused = Rejects.of(np.array([0]), [(reason, f"number {at}")])
+        (message,) = reject_messages(site.topics.rejects, records, refused)
         client.produce(message.topic, message.value, message.key, headers=[*message.headers])
         client.poll(0)
     assert client.flush(60) == 0

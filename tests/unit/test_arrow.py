@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from producers.arrow import BatchEncoder
 from stream.arrow import MOST_BATCHES, MOST_BYTES
 from stream.contracts import Reason
-from stream.decode import WHOLE, Decoded, Limits, decode
+from stream.decode import Decoded, Limits, decode
 from stream.readings import READINGS
 from stream.records import Records
+from stream.rejects import WHOLE
 from stream.sessions import SESSIONS
 
 NOW = 1_700_000_000_000

@@ -10,10 +10,10 @@ from scorers.fleet import Fleet
 from scorers.statistics import Statistics
 from scorers.verdicts import Verdicts
 from stream.contracts import Alert, MetricStatistics, Reason, Score
-from stream.decode import Reject
 from stream.encode import alert_message, reject_messages
 from stream.message import Message
 from stream.records import Records, Texts
+from stream.rejects import Rejects
 from stream.score import Origin, score_bulk
 from stream.window import Closed
 
@@ -65,7 +65,7 @@ def headers(message: Message) -> dict[str, str]:
 
 def rejected(value: bytes | None, key: bytes | None = b"k", arrival: int = START, detail: str = "why") -> Message:
     records = Records("in", 3, np.array([41, 42]), np.array([0, arrival]), [None, key], [b"", value], [(), ()])
-    (message,) = reject_messages("rejects", records, [Reject(1, Reason.MALFORMED, detail)])
+    (message,) = reject_messages("rejects", records, Rejects.of(np.array([1]), [(Reason.MALFORMED, detail)]))
     return message
 
 

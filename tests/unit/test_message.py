@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.contracts import Reason
-from stream.decode import Reject
 from stream.encode import reject_messages
 from stream.message import Bulk, Message, header, singly, size
 from stream.records import Records, Texts
+from stream.rejects import Rejects
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
 headers = st.lists(st.tuples(names, st.binary(max_size=300)), max_size=5)
@@ -46,7 +46,7 @@ def test_columns_hold_the_same_messages(many: list[Message]) -> None:
 def test_a_reject_tells_its_place_whatever_it_is(rows: list[tuple[int, int, bytes | None]]) -> None:
     offsets, arrivals, values = zip(*rows, strict=True)
     records = Records("in", 3, np.array(offsets), np.array(arrivals), [None] * len(rows), values, [()] * len(rows))
-    told = [Reject(row, Reason.MALFORMED, f"why {row}") for row in range(len(rows))]
+    told = Rejects.of(np.arange(len(rows)), [(Reason.MALFORMED, f"why {row}") for row in range(len(rows))])
     found = [dict(message.headers) for message in reject_messages("rejects", records, told)]
 
     assert [one["tw_offset"] for one in found] == [b"%d" % offset for offset in offsets]

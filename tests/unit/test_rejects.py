@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from scorers.errors import ConfigError, InputError
 from stream.contracts import Reason, Receipt
-from stream.decode import Reject as Refusal
 from stream.encode import receipt_message, reject_messages
 from stream.message import Message as Produced
 from stream.records import Records
+from stream.rejects import Rejects
 from tidewatch.console import picture, plain
 from tidewatch.rejects import Id, Kind, Ledger, Reject, Selection, newest, reasons, understand
 from tidewatch.resend import batches, originals, receipts
@@ -42,7 +42,7 @@ def kept(message: Produced, partition: int, offset: int) -> Message:
 def rejected(at: int, reason: Reason = Reason.LATE, *, offset: int = 0, partition: int = 0, ts: int = NOW) -> Message:
     """A reject of ``sensor.readings/1/<at>``, as the worker writes it, at ``offset`` of ``rejects``."""
     records = Records(TOPIC, 1, np.array([at]), np.array([ts]), [b"dev-7"], [b"bytes"], [()])
-    (message,) = reject_messages("rejects", records, [Refusal(0, reason, "why")])
+    (message,) = reject_messages("rejects", records, Rejects.of(np.array([0]), [(reason, "why")]))
     return kept(message, partition, offset)
 
 

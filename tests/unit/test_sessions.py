@@ -40,8 +40,8 @@ def records(values: list[bytes], end: int | None = None) -> Records:
 
 def read(value: bytes) -> tuple[str, int, dict[str, float]] | Reason:
     decoded = decode(records([value]), Limits(), sessions.SESSIONS)
-    if decoded.rejects:
-        return decoded.rejects[0].reason
+    for reject in decoded.rejects:
+        return reject.reason
     return (
         (decoded.names[decoded.device[0]] or b"").decode(),
         int(decoded.ts[0]),

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.records import Texts
-from stream.syntax import CUT, DEEP, EMPTY, FINE, LARGE, LEFT, STRANGE, WRONG, brackets, look
+from stream.syntax import CONSTANT, CUT, DEEP, EMPTY, FINE, LARGE, LEFT, STRANGE, WRONG, brackets, look
 
 DEEPEST, LONGEST = 5, 200
 
@@ -64,8 +64,8 @@ def test_what_is_found_wrong_is_wrong_and_little_is_overlooked(value: bytes) -> 
     ((code, place),) = found(value)
     verdict = decoded(value)
 
-    assert 0 <= place <= len(value) or place < 0
-    if code in {CUT, WRONG, LEFT}:
+    assert 0 <= place <= len(value)
+    if code in {CUT, WRONG, LEFT, CONSTANT}:
         assert isinstance(verdict, Exception)
     elif code in {STRANGE, EMPTY}:
         assert not isinstance(verdict, dict)
@@ -79,9 +79,9 @@ def test_what_is_found_wrong_is_wrong_and_little_is_overlooked(value: bytes) -> 
     ("value", "code", "place"),
     [
         (GOOD, FINE, len(GOOD)),
-        (None, EMPTY, 0),
+        (None, EMPTY, -1),
         (b"", EMPTY, 0),
-        (b'{"a":"' + b"x" * LONGEST + b'"}', LARGE, 0),
+        (b'{"a":"' + b"x" * LONGEST + b'"}', LARGE, LONGEST + 8),
         (b"  ", STRANGE, 2),
         (b"[1]", STRANGE, 0),
         (b'{"a":' * 6 + b"1" + b"}" * 6, DEEP, 26),
@@ -100,9 +100,20 @@ def test_the_place_is_told(value: bytes | None, code: int, place: int) -> None:
     assert found(GOOD, value, GOOD) == [(FINE, len(GOOD)), (code, place), (FINE, len(GOOD))]
 
 
-@pytest.mark.parametrize("value", [b'{"a":NaN}', b'{"a":[-Infinity, 1}', b'{"a":Infinity'])
-def test_what_others_tell_of_is_left_to_them(value: bytes) -> None:
-    assert [code for code, _ in found(value)] == [FINE]
+@pytest.mark.parametrize(
+    ("value", "code", "place"),
+    [
+        (b'{"a":NaN}', CONSTANT, 5),
+        (b'{"a":[1,-Infinity,NaN]}', CONSTANT, 8),
+        (b'{"a":[-Infinity, 1}', WRONG, 18),
+        (b'{"a":Infinity', CUT, 13),
+        (b'{"a":NaN,}', WRONG, 9),
+        (b'{"a":-NaN}', WRONG, 6),
+        (b'{"NaN":1}', FINE, 9),
+    ],
+)
+def test_a_constant_is_told_of_where_nothing_else_is_wrong(value: bytes, code: int, place: int) -> None:
+    assert found(value) == [(code, place)]
 
 
 def test_brackets_are_counted_wherever_they_are() -> None:

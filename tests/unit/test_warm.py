@@ -17,7 +17,7 @@ def test_all_loops_are_compiled_once_warm() -> None:
 
     loops = [
         (template, "_fill"),
-        (template, "_distinct"),
+        (records, "_distinct"),
         (unpack, "_index"),
         (window, "_accumulate"),
         (clock, "_judge"),
