@@ -1,6 +1,7 @@
 """One record to a reading: what parsers are made of, and what they say of what is none."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -75,9 +76,11 @@ def unfit(name: str, value: Any, wanted: str) -> Fault:
 
 def numbers(values: Mapping[str, Any], within: str = "") -> dict[str, float] | Fault:
     """Those that are not null as floats; ``within`` is what their names begin with in a fault."""
-    if not set(map(type, values.values())) <= _NUMBERS:
-        name, value = next((name, value) for name, value in values.items() if type(value) not in _NUMBERS)
-        return unfit(within + name[:SHOWN], value, "a number")
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(values, dict[str, float])
+    for name, value in values.items():
+        if type(value) not in _NUMBERS:
+            return unfit(within + name[:SHOWN], value, "a number")
     try:
         return {name: float(value) for name, value in values.items() if value is not None}
     except OverflowError:

@@ -96,10 +96,9 @@ class Templates:
 
     def _look(self, made: Template, run: "Run") -> list[tuple[Template, Found]]:
         """At what is left of a run; a template that fits is tried first the next time."""
-        found = fill(made, run.data, run.texts, run.left)
+        found, run.left = fill(made, run.data, run.texts, run.left)
         if not len(found.row):
             return []
-        run.left = np.setdiff1d(run.left, found.row, assume_unique=True)
         self._known = [made, *(other for other in self._known if other is not made)][:_MOST]
         return [(made, found)]
 
@@ -173,32 +172,37 @@ def _spans(value: bytes) -> list[tuple[int, int, int]]:
     return spans if len(found) == _MEMBERS and value[at:].strip() == b"}" else []
 
 
-def fill(made: Template, data: Bytes, texts: Texts, rows: Ints) -> Found:
-    """Read the records that a template fits; ``data`` is the buffer of ``texts``, ``rows`` are those to look at."""
+def fill(made: Template, data: Bytes, texts: Texts, rows: Ints) -> tuple[Found, Ints]:
+    """Read the records that a template fits; ``data`` is the buffer of ``texts``, ``rows`` are those to look at.
+
+    Returns:
+        What was found, and the rows of the others.
+    """
     width = len(made.names)
-    ts, begin, length, fits = (np.empty(len(rows), np.int64) for _ in range(4))
+    ts, begin, length = (np.empty(len(rows), np.int64) for _ in range(3))
+    fits = np.empty(len(rows), np.bool_)
     flat = np.empty(len(rows) * width)
     bits = flat.view(np.uint64)
     _fill(
         data, texts.begin[rows], texts.size[rows], made.text, made.edges, made.kinds, POWERS, EXACT,
         ts, flat, bits, begin, length, fits,
     )  # fmt: skip
-    at = np.flatnonzero(fits)
-    if len(at) == len(rows):
-        return Found(rows, ts, flat, begin, length)
-    return Found(rows[at], ts[at], flat.reshape(-1, width)[at].ravel(), begin[at], length[at])
+    if fits.all():
+        return Found(rows, ts, flat, begin, length), rows[:0]
+    found = Found(rows[fits], ts[fits], flat.reshape(-1, width)[fits].ravel(), begin[fits], length[fits])
+    return found, rows[~fits]
 
 
 @compiled
 def _fill(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     data: Bytes, starts: Ints, sizes: Ints, text: Bytes, text_edges: Ints, kinds: Ints, powers: NDArray[np.uint64],
-    exact: Floats, ts: Ints, flat: Floats, bits: NDArray[np.uint64], begin: Ints, length: Ints, fits: Ints,
+    exact: Floats, ts: Ints, flat: Floats, bits: NDArray[np.uint64], begin: Ints, length: Ints, fits: NDArray[np.bool_],
 ) -> None:  # fmt: skip
     width = len(kinds) - 2
     # a record that is cut short is read on into the next; it does not end where it should, and does not fit
     for i in range(len(starts)):
         at = starts[i]
-        fits[i] = 0
+        fits[i] = False
         for part in range(len(kinds)):
             at = _same(data, at, text[text_edges[part] : text_edges[part + 1]])
             if at < 0:

@@ -149,7 +149,7 @@ def test_every_number_that_is_read_is_the_nearest_double() -> None:
     made = template(texts[0] or b"", metrics)
     assert made is not None
 
-    found = fill(made, np.frombuffer(texts.buffer, np.uint8), texts, np.arange(len(texts)))
+    found, _ = fill(made, np.frombuffer(texts.buffer, np.uint8), texts, np.arange(len(texts)))
 
     assert len(found.row) > 0.9 * len(numbers)
     expected = np.array([float(numbers[row]) for row in found.row])
