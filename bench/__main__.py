@@ -54,6 +54,9 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     readings: Annotated[int | None, typer.Option(min=1, help="How many, made up to whole windows.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="How many devices send them.")] = 500,
     metrics: Annotated[int, typer.Option(min=1, max=256, help="How many values a reading has.")] = 8,
+    sessions: Annotated[
+        bool, typer.Option("--sessions", help="Sessions of servers in place of readings, nine loads each.")
+    ] = False,
     only: Annotated[
         list[str] | None, typer.Option(help=f"Leave out all runners but ours and these; of {', '.join(NAMES)}.")
     ] = None,
@@ -62,7 +65,10 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with Kafka's data and every log.")] = False,
 ) -> None:
     """End-to-end readings per second beside other systems, on the same topic in the same run."""
-    job = Job.of(readings or (QUICK_READINGS if quick else READINGS), devices, metrics)
+    count = readings or (QUICK_READINGS if quick else READINGS)
+    job = Job.of_sessions(count, devices) if sessions else Job.of(count, devices, metrics)
+    if sessions and record:
+        raise typer.BadParameter("bench-check does the job of readings again; record that.", param_hint="--record")
     result = _competition(job, _runners(only), repeat or (QUICK_RUNS if quick else RUNS), keep=keep)
     if record:
         guard.record(result)

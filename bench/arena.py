@@ -44,6 +44,11 @@ class Arena:
         return self.job.count(self.window)
 
     @property
+    def source(self) -> str:
+        """The topic that the job fills."""
+        return self.topics.sessions if self.job.sessions else self.topics.readings
+
+    @property
     def fleet(self) -> Path:
         """The models."""
         return self.folder / "fleet.arrow"
@@ -54,12 +59,12 @@ class Arena:
         return self.folder / "past.npy"
 
     def clear(self, *, everything: bool = False) -> None:
-        """Delete every topic but the readings, or these too.
+        """Delete every topic but the one that the job fills, or this too.
 
         Raises:
             UnavailableError: Kafka does not get it done.
         """
-        doomed = [name for name in self.topics.names() if everything or name != self.topics.readings]
+        doomed = [name for name in self.topics.names() if everything or name != self.source]
         admin = AdminClient(self.broker.config())
         present = admin.list_topics(timeout=10).topics
         there = [name for name in doomed if name in present]

@@ -202,7 +202,7 @@ def _fill(arena: Arena, *, scored: bool) -> None:
     ensure_topics(arena.broker, arena.topics, partitions=arena.partitions)
     if scored:
         fleet.save(_models(arena.job.metrics), arena.job, arena.fleet)
-    arena.job.load(Target(arena.broker, arena.topics.readings))
+    arena.job.load(Target(arena.broker, arena.source))
 
 
 @cache

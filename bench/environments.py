@@ -54,7 +54,8 @@ def job(arena: Arena) -> str:
     return json.dumps(
         {
             "bootstrap": arena.broker.bootstrap,
-            "readings": arena.topics.readings,
+            "readings": arena.source,
+            "loads": ",".join(arena.job.metric_names) if arena.job.sessions else "",
             "scores": arena.topics.scores,
             "partitions": PARTITIONS,
             "window_ms": SIZE_MS,

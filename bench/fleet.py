@@ -65,9 +65,10 @@ def _windows(job: Job) -> dict[str, Statistics]:
     """The statistics of the windows of each profile's first device, oldest first; the last ones stay open."""
     job = replace(job, devices=min(job.devices, PROFILES))
     topics, scores = Topics(), defaultdict[str, list[Score]](list)
-    partition = Partition(sources(topics)[0], 0, StreamSpec(), topics)
+    source = sources(topics)[job.sessions]
+    partition = Partition(source, 0, StreamSpec(), topics)
     for batch in job.batches(PAST, WINDOWS + 1):
-        for message in singly(partition.feed(records(batch, topics.readings, partition.next_offset))):
+        for message in singly(partition.feed(records(batch, source.topic, partition.next_offset))):
             score = msgspec.json.decode(message.value, type=Score)
             scores[score.device_id].append(score)
     return {device: _statistics(job, rows) for device, rows in scores.items()}

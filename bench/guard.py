@@ -38,9 +38,9 @@ def recorded(path: Path = RECORD) -> Record:
     """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        shape = {name: int(kept["job"][name]) for name in ("windows", "devices", "metrics", "seed")}
+        windows, devices, metrics, seed = (int(kept["job"][name]) for name in ("windows", "devices", "metrics", "seed"))
         ratios = {str(name): float(ratio) for name, ratio in kept["ratios"].items()}
-        return Record(Job(**shape), int(kept["repeat"]), ratios)
+        return Record(Job(windows, devices, metrics, seed), int(kept["repeat"]), ratios)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path.name} cannot be used ({error!r}); run: python -m bench stream --record") from error
 

@@ -1,14 +1,18 @@
 """The job every runner does: a topic of JSON readings, cut into tumbling windows whose number is known."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from typing import Any
 
+import msgspec
 import numpy as np
 
-from producers.batch import Batch, ReadingEncoder
+from producers.batch import Batch, ReadingEncoder, columns_encoder, json_lines
 from producers.publish import Published, Target, publish
+from producers.sessions import COLUMNS
 from scorers.statistics import Floats, Ints
+from stream.sessions import LOADS
 from stream.window import WindowSpec
 
 START = 1_700_000_000_000
@@ -23,6 +27,13 @@ CLOSING_MS = 30_000
 """From the end of the last window to the readings that close it: longer than any runner waits for stragglers."""
 PROFILES = 500
 """Devices beyond these behave as one of these does, so that its model fits them too."""
+_DESCRIBED = {
+    "TrafficType": "http",
+    "ServiceGrade": "silver",
+    "HTTP1": 0,
+    "ServerType": "web",
+    "ClientIP": "172.16.4.20",
+}
 LIVE, PAST = 0, 1
 """What is measured, and what came before and models are trained on; a part of the seed."""
 
@@ -37,6 +48,22 @@ class Block:
     """Shape ``(ticks, devices, metrics)``, two decimals."""
 
 
+class SessionEncoder:
+    """Columns in, JSON of the ``server.sessions`` contract out."""
+
+    def __init__(self) -> None:
+        self._row = columns_encoder(COLUMNS)
+        self._encoder = msgspec.json.Encoder()
+
+    def encode(self, servers: Sequence[str], ts: Ints, values: Floats) -> list[bytes]:
+        """A session a row; what is not measured is the same in all, but for the start and the server."""
+        start = np.datetime_as_string(ts.astype("datetime64[ms]"), timezone="UTC").tolist()
+        columns: dict[str, Iterable[Any]] = {name: repeat(word) for name, word in _DESCRIBED.items()}
+        columns |= {"SessionStart": start, "SessionEnd": start, "ServerIP": servers}
+        columns |= dict(zip(LOADS, values.T.tolist(), strict=True))
+        return json_lines(self._encoder, list(map(self._row, *(columns[name] for name in COLUMNS))))
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is in the topic; the same job gives the same bytes."""
@@ -46,15 +73,22 @@ class Job:
     devices: int = 500
     metrics: int = 8
     seed: int = 1
+    sessions: bool = False
+    """Whether what is sent are sessions of servers: 17 columns each, of which ``LOADS`` are the metrics."""
 
     @classmethod
     def of(cls, readings: int, devices: int, metrics: int) -> "Job":
         """At least so many readings, in whole windows."""
         return cls(max(1, -(-readings // (devices * TICKS))), devices, metrics)
 
+    @classmethod
+    def of_sessions(cls, sessions: int, servers: int) -> "Job":
+        """At least so many sessions, in whole windows."""
+        return replace(cls.of(sessions, servers, len(LOADS)), sessions=True)
+
     @property
     def readings(self) -> int:
-        """How many readings there are."""
+        """How many readings, or sessions, there are."""
         return self.windows * TICKS * self.devices
 
     @property
@@ -82,7 +116,12 @@ class Job:
     @property
     def metric_names(self) -> list[str]:
         """Metrics of every device."""
-        return [f"metric_{number:02d}" for number in range(self.metrics)]
+        return list(LOADS) if self.sessions else [f"metric_{number:02d}" for number in range(self.metrics)]
+
+    @property
+    def encoder(self) -> "ReadingEncoder | SessionEncoder":
+        """How they travel."""
+        return SessionEncoder() if self.sessions else ReadingEncoder(self.metric_names)
 
     def block(self, window: int, era: int = LIVE) -> Block:
         """Window ``window`` of every device: a level of its own, a slow cycle, noise."""
@@ -98,7 +137,7 @@ class Job:
 
     def batches(self, era: int = LIVE, windows: int | None = None) -> Iterator[Batch]:
         """Every reading as it travels, in order of event time."""
-        encoder = ReadingEncoder(self.metric_names)
+        encoder = self.encoder
         for window in range(self.windows if windows is None else windows):
             devices, ts, values = self.rows(window, era)
             yield Batch([name.encode() for name in devices], encoder.encode(devices, ts, values), ts)
@@ -118,5 +157,5 @@ class Job:
         """A reading more of each device, from after every window has closed."""
         keys = [name.encode() for name in self.names]
         ts = np.full(self.devices, self.end + CLOSING_MS)
-        values = ReadingEncoder(self.metric_names).encode(self.names, ts, np.zeros((self.devices, self.metrics)))
+        values = self.encoder.encode(self.names, ts, np.zeros((self.devices, self.metrics)))
         return Batch(keys, values, ts)

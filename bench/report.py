@@ -83,7 +83,7 @@ def show(result: Mapping[str, Any], runs: Runs) -> None:
     """Print the table, the checks and the machine."""
     console = Console(file=sys.stdout, highlight=False)
     console.width = max(console.width, _WIDTH)
-    table = Table(title="from JSON readings in Kafka to scored windows in Kafka", box=SIMPLE)
+    table = Table(title=f"from JSON {_kind(result)} in Kafka to scored windows in Kafka", box=SIMPLE)
     table.add_column("runner", no_wrap=True)
     for heading in ("readings/s", "CPU s/M", "Kafka s/M", "busy cores", "peak MB", "windows", "ours ÷ it"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -97,7 +97,8 @@ def _lines(result: Mapping[str, Any], runs: Runs) -> Iterator[str]:
     """What stands under the table."""
     job, machine = result["job"], result["machine"]
     spread = ", ".join(f"{runner.name} {_spread(own)}" for runner, own in runs.items())
-    yield f"{job['readings']:,} readings of {job['devices']:,} devices x {job['metrics']} metrics; runs: {spread}"
+    size = f"{job['devices']:,} devices x {job['metrics']} metrics"
+    yield f"{job['readings']:,} {_kind(result)} of {size}; runs: {spread}"
     if AT_LEAST_ONCE in runs:
         yield (
             f"exactly-once costs {result['exactly_once_cost']:.0%} of throughput against at-least-once "
@@ -119,6 +120,11 @@ def _lines(result: Mapping[str, Any], runs: Runs) -> Iterator[str]:
         f"{machine['kafka']}, Python {machine['python']}, {machine['cores']} cores, "
         f"load before the runs {machine['load'][0]:.1f}"
     )
+
+
+def _kind(result: Mapping[str, Any]) -> str:
+    """What was sent."""
+    return "sessions" if result["job"]["sessions"] else "readings"
 
 
 def _cells(facts: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ def machine(kafka: str, load: tuple[float, ...]) -> dict[str, Any]:
 def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
     """Everything set up and the topic loaded; with ``keep`` the folder with data and logs stays."""
     with ground(job, keep=keep) as built:
-        published = job.load(Target(built.broker, built.topics.readings))
+        published = job.load(Target(built.broker, built.source))
         console.print(
             f"loaded {published.readings:,} readings ({published.bytes / 2**20:,.0f} MB) in {published.seconds:.1f} s"
         )

@@ -3,6 +3,7 @@
 import gc
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.run import cli_main
 
-from bench.peers.scoring import Scorer, features, statistics
+from bench.peers.scoring import Scorer, features, moment, statistics
 
 BEGINS = "reading begins"
 BATCH = 5_000
@@ -32,7 +33,7 @@ class Reading(msgspec.Struct, gc=False):
     values: dict[str, float]
 
 
-_decode = msgspec.json.Decoder(Reading).decode
+_readings = msgspec.json.Decoder(Reading).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -73,7 +74,8 @@ def build(job: dict[str, Any]) -> Dataflow:
     clock = win.EventClock(_time, GRACE, now_getter=lambda: EPOCH, to_system_utc=lambda _: None)
     windower = win.TumblingWindower(timedelta(milliseconds=size_ms), EPOCH)
     flow = Dataflow("bench")
-    readings = op.map("decode", op.input("readings", flow, Source(job)), _keyed)
+    decode = _sessions(job["loads"].split(",")) if job["loads"] else _readings
+    readings = op.map("decode", op.input("readings", flow, Source(job)), _keyed(decode))
     # a device's readings come in order, and need not be put in order
     windows = win.fold_window("windows", readings, clock, windower, list, _collect, list.__add__, ordered=False)
     scores = op.map("score", windows.down, score)
@@ -81,9 +83,24 @@ def build(job: dict[str, Any]) -> Dataflow:
     return flow
 
 
-def _keyed(message: Any) -> tuple[str, Reading]:
-    reading = _decode(message.value)
-    return reading.device_id, reading
+def _sessions(loads: list[str]) -> Callable[[bytes], Reading]:
+    """What reads a session as a reading."""
+    fields = [("ServerIP", str), ("SessionStart", str), *((name, float) for name in loads)]
+    decode = msgspec.json.Decoder(msgspec.defstruct("Session", fields, gc=False)).decode
+
+    def read(value: bytes) -> Reading:
+        server, start, *values = msgspec.structs.astuple(decode(value))
+        return Reading(server, moment(start), dict(zip(loads, values, strict=True)))
+
+    return read
+
+
+def _keyed(decode: Callable[[bytes], Reading]) -> Callable[[Any], tuple[str, Reading]]:
+    def keyed(message: Any) -> tuple[str, Reading]:
+        reading = decode(message.value)
+        return reading.device_id, reading
+
+    return keyed
 
 
 def _time(reading: Reading) -> datetime:

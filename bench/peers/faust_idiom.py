@@ -16,7 +16,7 @@ import msgspec
 from faust.serializers import codecs
 from faust.utils.json import on_default
 
-from bench.peers.scoring import features, pipelines, profile, statistics
+from bench.peers.scoring import features, moment, pipelines, profile, statistics
 
 BEGINS = "reading begins"
 CLEANUP_S = 1.0
@@ -88,7 +88,9 @@ def build(job: dict[str, Any]) -> faust.App:
         Table=Table,
     )
     app.producer.buffer.max_messages = 10_000  # at the usual 100 the stream stands still again and again
-    readings = app.topic(job["readings"], key_type=str, value_type=Reading)
+    loads = job["loads"].split(",") if job["loads"] else []
+    kind: Any = {"value_serializer": "json"} if loads else {"value_type": Reading}
+    readings = app.topic(job["readings"], key_type=str, **kind)
     scores = app.topic(job["scores"], key_type=str)
 
     def score(key: tuple[str, tuple[float, float]], rows: list[dict[str, float]]) -> None:
@@ -108,12 +110,14 @@ def build(job: dict[str, Any]) -> faust.App:
     window = EventTime(size_ms / 1000, job["partitions"])
     table = app.Table("windows", default=list, on_window_close=score)
     wrapped: Any = table.using_window(window)
-    windows = wrapped.relative_to(lambda event: event.value.ts / 1000)
+    windows = wrapped.relative_to(
+        lambda event: (moment(event.value["SessionStart"]) if loads else event.value.ts) / 1000
+    )
 
     @app.agent(readings)
     async def collect(stream: faust.StreamT[Reading]) -> None:
         async for event in stream.events():
-            reading = event.value
+            reading = _session(event.value, loads) if loads else event.value
             rows = windows[reading.device_id].value()
             rows.append(reading.values)
             windows[reading.device_id] = rows
@@ -124,6 +128,12 @@ def build(job: dict[str, Any]) -> faust.App:
         print(BEGINS, flush=True)
 
     return app
+
+
+def _session(session: dict[str, Any], loads: list[str]) -> Reading:
+    """A session as a reading."""
+    values = {name: session[name] for name in loads}
+    return Reading(device_id=session["ServerIP"], ts=moment(session["SessionStart"]), values=values)
 
 
 if __name__ == "__main__":

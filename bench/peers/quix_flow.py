@@ -10,7 +10,7 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.dataframe.windows.aggregations import Aggregator
 
-from bench.peers.scoring import Scorer, features
+from bench.peers.scoring import Scorer, features, moment
 
 BEGINS = "reading begins"
 GRACE_MS = 2_000
@@ -78,8 +78,12 @@ def build(job: dict[str, Any]) -> Application:
         state_dir=Path(job["folder"]) / job["name"],
         on_message_processed=tell,
     )
-    readings = app.topic(job["readings"], timestamp_extractor=lambda reading, *_: reading["ts"])
-    windows = app.dataframe(readings).tumbling_window(job["window_ms"], grace_ms=GRACE_MS)
+    loads = job["loads"].split(",") if job["loads"] else []
+    when = (lambda session, *_: moment(session["SessionStart"])) if loads else (lambda reading, *_: reading["ts"])
+    stream = app.dataframe(app.topic(job["readings"], timestamp_extractor=when))
+    if loads:
+        stream = stream.apply(lambda session: {"values": {name: session[name] for name in loads}})
+    windows = stream.tumbling_window(job["window_ms"], grace_ms=GRACE_MS)
     # by partition, a window is looked for when its time has come; by key, RocksDB is searched with every reading
     closed = windows.agg(moments=Describe()).final(closing_strategy="partition")
     # a record has its window's time, which is from the past: the topic's retention would take it away

@@ -3,6 +3,7 @@
 Runs in the environments of the peers, which know numpy and scikit-learn and nothing of Tidewatch.
 """
 
+from datetime import UTC, datetime, timedelta
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+_EPOCH, _MILLISECOND = datetime.fromtimestamp(0, UTC), timedelta(milliseconds=1)
+
 
 def pipelines(path: Path) -> list[Any]:
     """A fitted pipeline for each profile; ``path`` holds what they learn from, ``(profiles, windows, features)``.
@@ -20,6 +23,11 @@ def pipelines(path: Path) -> list[Any]:
     """
     past = np.load(path)
     return [make_pipeline(StandardScaler(), OneClassSVM(nu=0.05, gamma="scale")).fit(windows) for windows in past]
+
+
+def moment(stamp: str) -> int:
+    """Epoch ms of an ISO-8601 stamp with an offset."""
+    return (datetime.fromisoformat(stamp) - _EPOCH) // _MILLISECOND
 
 
 class Scorer:

@@ -8,7 +8,7 @@ from bench.runners.base import Runner
 
 
 def _command(arena: Arena) -> list[str]:
-    return [sys.executable, "-m", "bench.peers.librdkafka", arena.broker.bootstrap, arena.topics.readings]
+    return [sys.executable, "-m", "bench.peers.librdkafka", arena.broker.bootstrap, arena.source]
 
 
 RUNNER = Runner("librdkafka", "bare librdkafka", _command, BEGINS, ENDS)

@@ -53,7 +53,9 @@ public final class Windows {
     }
 
     private static Topology topology(Map<String, String> job) {
-        Serde<Reading> readings = Serdes.serdeFrom((topic, reading) -> null, Reading::parse);
+        String loads = job.get("loads");
+        Serde<Reading> readings = Serdes.serdeFrom(
+                (topic, reading) -> null, loads.isEmpty() ? Reading::parse : Reading.sessions(loads.split(",")));
         Serde<Statistics> statistics = Serdes.serdeFrom(
                 (topic, made) -> made == null ? null : made.toBytes(),
                 (topic, bytes) -> bytes == null ? null : Statistics.fromBytes(bytes));
