@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream.decode import Decoded, Limits, decode
+from stream.decode import PACKED, Decoded, Limits, decode
 from stream.readings import READINGS, metrics
 from stream.records import Records, Texts
 from stream.template import Run, Templates, fill, template
@@ -115,7 +115,7 @@ def test_readings_written_otherwise_are_read_as_ever(value: bytes) -> None:
                 st.dictionaries(st.sampled_from("xyz"), st.floats() | st.integers(-(10**20), 10**20), max_size=3),
                 st.just(0) | st.integers(1, 60),
             ),
-            st.binary(max_size=40),
+            st.binary(max_size=40).filter(lambda value: not value.startswith(PACKED)),  # which is no JSON
         ),
         min_size=1,
         max_size=20,
