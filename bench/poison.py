@@ -166,8 +166,8 @@ def _audit(arena: Arena, places: list[bytearray]) -> dict[str, int]:
     topic = arena.topics.readings.encode()
     for message in committed(arena, arena.topics.rejects):
         headers = dict(message.headers() or ())
-        partition, offset = int(headers["tw_partition"]), int(headers["tw_offset"])  # type: ignore[arg-type]  # bytes
-        kind, reason = places[partition][offset], bytes(headers["tw_reason"] or b"").decode()  # type: ignore[arg-type]
+        partition, offset = int(headers["tw_partition"]), int(headers["tw_offset"])
+        kind, reason = places[partition][offset], bytes(headers["tw_reason"] or b"").decode()
         seen[partition][offset] += 1
         reasons[reason] += 1
         if kind == GOOD or headers["tw_topic"] != topic or KINDS[kind].reason != reason:

@@ -183,7 +183,7 @@ class _Runner:
             )
         if 0 < durable < low:
             log.warning("%s: offsets %d to %d are gone, Kafka keeps them no longer", source, durable, low - 1)
-        return max(durable, low)
+        return max(durable, int(low))
 
     def _read(self) -> list[Message]:
         """A batch."""

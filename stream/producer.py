@@ -205,7 +205,7 @@ class BatchProducer:
         _poll(self._client, _ms(timeout))
 
 
-class RefusedMessage(KafkaException):
+class RefusedMessage(KafkaException):  # type: ignore[misc]  # without types
     """Carries the row of a message that librdkafka does not take."""
 
     def __init__(self, row: int, error: KafkaError) -> None:

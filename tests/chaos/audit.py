@@ -81,7 +81,7 @@ class Emitted:
 
 
 def _headers(message: Message) -> dict[str, bytes]:
-    return {name: bytes(value or b"") for name, value in dict(message.headers() or ()).items()}  # type: ignore[arg-type]  # the client's types are wider
+    return {name: bytes(value or b"") for name, value in dict(message.headers() or ()).items()}
 
 
 def log(truth: Truth, records: int, partitions: int) -> Part:

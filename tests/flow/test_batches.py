@@ -88,7 +88,7 @@ def places(out: Out) -> list[tuple[int, int, str]]:
     return sorted((int(h["tw_offset"]), int(h.get("tw_part", b"-1")), h["tw_reason"].decode()) for h in headers)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(stream=STREAMS, sizes=SIZES, lengths=LENGTHS, window=WINDOWS)
 def test_any_packing_gives_the_same_windows_to_the_last_bit(
     stream: list[bytes], sizes: list[int], lengths: list[int], window: WindowSpec
@@ -100,7 +100,7 @@ def test_any_packing_gives_the_same_windows_to_the_last_bit(
     assert refused(batches) == refused(singles)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(stream=STREAMS, sizes=SIZES, lengths=LENGTHS, fates=FATES, window=WINDOWS)
 def test_any_restart_gives_the_same_windows_of_any_packing(
     stream: list[bytes], sizes: list[int], lengths: list[int], fates: list[str], window: WindowSpec

@@ -316,7 +316,7 @@ def forever(items: Sequence[Any], then: Any) -> Iterator[Any]:
         yield then
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(recording=RECORDINGS)
 def test_windows_equal_a_pandas_groupby(recording: list[bytes]) -> None:
     wide = spec(WindowSpec(grace_ms=100_000, idle_ms=10**9), dedupe=False)
@@ -335,7 +335,7 @@ def test_windows_equal_a_pandas_groupby(recording: list[bytes]) -> None:
             assert (got.std or 0.0) == pytest.approx(np.nan_to_num(row[metric]["std"]), rel=1e-9, abs=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(stream=STREAMS, lengths=LENGTHS, window=WINDOWS)
 def test_any_batching_gives_the_same_windows_to_the_last_bit(
     stream: list[bytes], lengths: list[int], window: WindowSpec
@@ -351,7 +351,7 @@ HELD = [reading("a", 10.1), *[reading("b", 0)] * 2, *[reading("a", 0)] * 4, read
 """The first counts only once b has been heard: the clock b meets is not in the log before it."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(stream=STREAMS, lengths=LENGTHS, fates=FATES, window=WINDOWS)
 @example(
     stream=[*HELD, *[reading("a", 0)] * 6, reading("b", 0.1)],
@@ -369,7 +369,7 @@ def test_any_restart_gives_the_same_windows_to_the_last_bit(
     assert broken.rejects == whole.rejects
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recording=st.lists(SECONDS, min_size=1, max_size=60, unique=True), data=st.data())
 def test_any_order_within_grace_gives_the_same_windows(recording: list[float], data: st.DataObject) -> None:
     wide = spec(WindowSpec(grace_ms=60_000, idle_ms=10**9))

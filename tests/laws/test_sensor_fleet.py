@@ -50,7 +50,7 @@ def correlations(values: Floats) -> Floats:
     return np.abs(np.asarray(np.corrcoef(window_means(values).T)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     devices=st.integers(1, 23), seed=st.integers(0, 2**32), rows=st.integers(1, 300), interval=st.integers(1, 60_000)
 )

@@ -95,14 +95,14 @@ def test_every_sink_is_tried() -> None:
     assert set(sink_classes()) == set(STORES)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(log=logs, plan=steps)
 def test_any_batching_repetition_and_restart_gives_the_same_content(new_store: NewStore, log: Log, plan: Any) -> None:
     with new_store() as disturbed, new_store() as plain:
         assert follow(disturbed, log, plan) == feed(plain, log)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(log=logs)
 def test_feeding_twice_is_feeding_once(new_store: NewStore, log: Log) -> None:
     with new_store() as store:
@@ -116,7 +116,7 @@ def test_feeding_twice_is_feeding_once(new_store: NewStore, log: Log) -> None:
         assert store.content() == once
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(log=logs)
 def test_a_sink_resumes_where_its_content_ends(new_store: NewStore, log: Log) -> None:
     with new_store() as store:
@@ -158,7 +158,7 @@ def test_flush_tells_where_to_go_on(new_store: NewStore) -> None:
         assert (moved, again) == ({SCORES: 3}, {})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(good=records, junk=st.lists(st.sampled_from(JUNK) | st.binary(max_size=30), min_size=1), at=st.integers(0, 12))
 def test_foreign_bytes_are_counted_and_stop_nothing(
     new_store: NewStore, good: list[bytes], junk: list[bytes], at: int

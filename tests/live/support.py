@@ -293,7 +293,7 @@ def _records(topic: str, number: int, messages: Sequence[Message]) -> Records:
         np.array([message.timestamp()[1] for message in messages], np.int64),
         [message.key() for message in messages],
         [message.value() for message in messages],
-        [message.headers() or () for message in messages],  # type: ignore[misc]  # the client's types are wider
+        [message.headers() or () for message in messages],
     )
 
 

@@ -260,7 +260,7 @@ PATCHES = st.lists(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(value=st.sampled_from(SEEDS), changes=CHANGES, patches=PATCHES)
 def test_whatever_bytes_come_there_are_readings_or_rejects(
     value: bytes, changes: list[tuple[int, int]], patches: list[tuple[int, int]]

@@ -137,7 +137,7 @@ DEVICES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(stamps=DEVICES, cut=st.integers(0, 60))
 def test_a_batch_finds_what_its_readings_find_one_by_one(stamps: list[tuple[int, int]], cut: int) -> None:
     together = [part for part in (stamps[:cut], stamps[cut:]) if part]
@@ -173,7 +173,7 @@ def oracle(stamps: list[tuple[int, int]]) -> list[int]:
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(stamps=DEVICES)
 def test_readings_find_closed_what_the_rules_say(stamps: list[tuple[int, int]]) -> None:
     clocks = Clocks(SPEC, JUMP)
@@ -239,7 +239,7 @@ def test_one_that_was_held_counts_before_the_one_that_confirms_it() -> None:
     assert not len(judgement.held)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(stamps=DEVICES, arrival=st.integers(0, 130_000))
 def test_every_stamp_is_believed_refused_or_held(stamps: list[tuple[int, int]], arrival: int) -> None:
     clocks = Clocks(SPEC, JUMP)
@@ -248,7 +248,7 @@ def test_every_stamp_is_believed_refused_or_held(stamps: list[tuple[int, int]], 
     assert sorted(np.concatenate(judgement).tolist()) == list(range(len(stamps)))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(stamps=DEVICES, arrival=st.integers(0, 130_000), clock=st.integers(0, 130_000), waiting=st.integers(0, 3))
 def test_stamps_are_judged_by_the_rule(stamps: list[tuple[int, int]], arrival: int, clock: int, waiting: int) -> None:
     held = {device: (device, ts) for device, ts in stamps[:waiting]}

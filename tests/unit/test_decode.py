@@ -210,7 +210,7 @@ def outcome(parse: Judge, value: bytes) -> tuple[str, int, dict[str, float]] | N
     return None if isinstance(reading, tuple) or not isinstance(ts, int) else (reading.device_id, ts, reading.values)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(record=OBJECTS | JSON)
 @example(record={"device_id": "a", "ts": 2**63, "values": {"x": 1}})
 @example(record={"device_id": "a", "ts": 2**70, "values": {"x": 1}})
@@ -234,7 +234,7 @@ ANYTHING = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(values=st.lists(ANYTHING, max_size=8))
 def test_every_record_is_read_or_refused_whatever_it_holds(values: Sequence[bytes | None]) -> None:
     decoded = read(*values)
@@ -244,7 +244,7 @@ def test_every_record_is_read_or_refused_whatever_it_holds(values: Sequence[byte
     assert np.isfinite(decoded.flat).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values=st.lists(ANYTHING, max_size=8))
 def test_the_company_a_record_comes_in_does_not_matter(values: Sequence[bytes | None]) -> None:
     together = read(*values)
@@ -261,7 +261,7 @@ BROKEN = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(value=ANYTHING.filter(bool) | BROKEN)
 def test_what_is_no_json_to_the_fast_path_is_none_to_the_patient_one(value: bytes) -> None:
     try:
@@ -313,7 +313,7 @@ ALIKE = st.lists(NAMES, max_size=3).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(alike=ALIKE, odd=st.lists(st.dictionaries(NAMES, NUMBERS, max_size=4), max_size=1))
 def test_a_batch_of_one_shape_is_read_as_patiently_as_any_other(
     alike: list[dict[str, Any]], odd: list[dict[str, Any]]

@@ -45,7 +45,7 @@ def repeated(seen: Seen, pairs: list[Pair], clock: Clock) -> list[bool]:
 PAIRS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15).map(lambda step: NOW + 1000 * step)), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(batches=st.lists(PAIRS, max_size=30))
 def test_repetitions_are_those_of_a_set(batches: list[list[Pair]]) -> None:
     seen, oracle = Seen(), Oracle()
@@ -89,7 +89,7 @@ def test_more_devices_than_a_key_holds_are_refused_with_the_fix() -> None:
         repeated(Seen(), [(2**21, NOW)], {})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(batches=st.lists(PAIRS, max_size=10), closed=st.lists(st.integers(0, 30), min_size=3, max_size=3))
 def test_forgetting_drops_only_what_lies_in_closed_windows(batches: list[list[Pair]], closed: list[int]) -> None:
     seen, oracle = Seen(), Oracle()

@@ -9,7 +9,7 @@ from stream.index import Index
 PAIRS = st.tuples(st.integers(0, 7), st.integers(-3, 3) | st.integers(170_000_000, 170_000_002))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=st.lists(st.lists(PAIRS, unique=True, max_size=12), max_size=12))
 def test_it_finds_what_a_dict_finds(steps: list[list[tuple[int, int]]]) -> None:
     """Each step enters the pairs that are not there, and takes out those that are."""

@@ -15,7 +15,7 @@ def texts(names: list[str]) -> Texts:
     return Texts.of([name.encode() for name in names])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXTS, max_size=8), TEXTS)
 def test_they_are_numbered_as_they_come(steps: list[list[str]], others: list[str]) -> None:
     names, known = Names(), dict[str, int]()

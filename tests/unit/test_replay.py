@@ -45,7 +45,7 @@ def times(spec: Replay) -> list[int]:
     return [int(ts) - NOON for batch in spec.open().batches() for ts in batch.ts]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     devices=st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=25), min_size=1, max_size=4),
     rows=st.integers(1, 12),

@@ -78,7 +78,7 @@ def oracle(closed: Closed, verdicts: Verdicts, names: list[str], origin: Origin)
     return encoded
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(windows(), st.booleans(), TEXT, TEXT)
 def test_records_are_what_the_contract_encodes(
     made: tuple[Closed, Verdicts, list[str]], sums: bool, source: str, version: str

@@ -119,7 +119,7 @@ def outcome(parse: Judge, value: bytes) -> tuple[str, int, dict[str, float]] | N
     return None if isinstance(reading, tuple) or not isinstance(ts, int) else (reading.device_id, ts, reading.values)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fields=FIELDS)
 def test_what_the_fast_path_reads_the_patient_one_reads_alike(fields: dict[str, Any]) -> None:
     value = session(**fields)

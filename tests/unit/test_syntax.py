@@ -51,7 +51,7 @@ def decoded(value: bytes) -> Any:
         return error
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(value=nearly() | st.lists(st.sampled_from(ALPHABET), max_size=12).map(bytes))
 @example(value=b'{"a":01}')
 @example(value=b'{"a":-}')

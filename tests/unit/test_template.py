@@ -102,7 +102,7 @@ def test_readings_written_otherwise_are_read_as_ever(value: bytes) -> None:
     assert_read_alike([value, value.replace(b"1", b"2"), reading(), value, *cut])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(

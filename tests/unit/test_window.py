@@ -142,7 +142,7 @@ def test_a_metric_that_appears_later_keeps_what_was_there() -> None:
     assert closed.statistics.mean.tolist() == [[3.0, 70.0]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(readings=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 99_999)), min_size=1, max_size=300))
 def test_many_windows_grow_and_shrink_without_mixing(readings: list[tuple[int, int]]) -> None:
     windows = Windows(TUMBLING)
@@ -162,7 +162,7 @@ def test_many_windows_grow_and_shrink_without_mixing(readings: list[tuple[int, i
 SERIES = st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 3)), min_size=1, max_size=50).map(np.array)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values=SERIES)
 def test_statistics_are_those_of_pandas(values: Floats) -> None:
     expected = pd.Series(values).agg(["count", "mean", "std", "min", "max"])
@@ -205,7 +205,7 @@ def test_one_reading_has_no_deviation() -> None:
     assert np.isnan(summary(np.array([4.0]))["std"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values=st.lists(st.floats(-1e100, 1e100), min_size=1, max_size=30).map(np.array))
 def test_the_mean_lies_between_the_extremes_whatever_is_measured(values: Floats) -> None:
     got = summary(values)
@@ -228,7 +228,7 @@ def test_the_last_reading_is_the_one_with_the_highest_stamp_and_of_those_the_lat
     assert [closed.statistics.last.item() for windows in (together, apart) for closed in close(windows)] == [last, last]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values=SERIES, cuts=st.lists(st.integers(0, 50)))
 def test_statistics_are_the_same_bits_however_the_readings_were_batched(values: Floats, cuts: list[int]) -> None:
     whole, parts = Windows(TUMBLING), Windows(TUMBLING)
