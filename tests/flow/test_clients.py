@@ -1,4 +1,4 @@
-"""Clients of librdkafka before a broker that stumbles: they must come back (docs/adr/0029-librdkafka-before-2.10.md)."""
+"""Clients before a broker that stumbles: they must come back (docs/adr/0029-librdkafka-before-2.10.md)."""
 
 from __future__ import annotations
 
