@@ -14,7 +14,8 @@ from scorers.model import DeviceModel
 from stream.app import sources
 from stream.contracts import Topics
 from stream.partition import Partition, StreamSpec
-from stream.records import Records, Texts
+from stream.records import Records
+from stream.texts import Texts
 
 TURNS = 3
 """The fastest counts; the first one has compiled nothing, for a turn unrecorded comes before."""

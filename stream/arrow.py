@@ -16,8 +16,8 @@ from scorers.statistics import Floats, Ints
 from stream.contracts import Reason
 from stream.decode import ABSENT, PACKED, Decoded, together
 from stream.parse import SHOWN, Fault, Refused
-from stream.records import Texts, chained
 from stream.rejects import Rejects
+from stream.texts import Texts, chained
 
 DEVICE, STAMP = "device_id", "ts"
 MOST_BYTES = 16 * 1024 * 1024

@@ -15,10 +15,11 @@ from scorers.statistics import Floats, Ints
 from stream import rejects
 from stream.contracts import Reason
 from stream.parse import BEYOND, LARGEST, SHOWN, Fault, Judge, Parse, Reading
-from stream.records import Records, Texts, chained
+from stream.records import Records
 from stream.rejects import WHOLE, Rejects
 from stream.single import read
 from stream.template import Run, Templates
+from stream.texts import Texts, chained
 
 EARLIEST = 315_532_800_000
 """1980-01-01. A stamp in seconds, read as milliseconds, falls before it."""

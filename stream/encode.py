@@ -12,9 +12,10 @@ from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.contracts import Alert, Reason, Receipt
 from stream.message import Bulk, Bytes, Message, header, opening, put, put_size, written
-from stream.records import Records, Texts
+from stream.records import Records
 from stream.rejects import WHOLE, Rejects
 from stream.shortest import LONGEST, put_integer
+from stream.texts import Texts
 
 _encoder = msgspec.json.Encoder()
 _JSON = header("content-type", b"application/json")

@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.statistics import Ints
-from stream.records import Texts, copied
+from stream.texts import Bytes, Texts, copied, home, same
 
 _FREE = -1
 _ROOM = 2
 """Places a name, at least."""
 _GROWTH = 8
 """What is full grows by one part in so many, at least."""
-_BASIS, _PRIME, _SHIFT = np.uint64(14695981039346656037), np.uint64(1099511628211), np.uint64(32)
 
-Bytes = NDArray[np.uint8]
 Table = NDArray[np.int32]
 Column = TypeVar("Column", Bytes, Ints)
 
@@ -91,32 +89,13 @@ def _grown(column: Column, used: int, wanted: int) -> Column:
 
 
 @compiled
-def _home(text: Bytes, begin: int, end: int, mask: int) -> np.int64:
-    """Where a name belongs in a table of ``mask + 1`` places (FNV-1a)."""
-    mixed = _BASIS
-    for at in range(begin, end):
-        mixed = (mixed ^ np.uint64(text[at])) * _PRIME
-    return np.int64((mixed ^ (mixed >> _SHIFT)) & np.uint64(mask))
-
-
-@compiled
-def _same(text: Bytes, begin: int, end: int, other: Bytes, at: int, size: int) -> bool:  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
-    if end - begin != size:
-        return False
-    for place in range(size):  # noqa: SIM110 - numba knows no all()
-        if text[begin + place] != other[at + place]:
-            return False
-    return True
-
-
-@compiled
-def _look(table: Table, text: Bytes, edges: Ints, data: Bytes, begin: int, size: int) -> np.int64:  # noqa: PLR0913, PLR0917 - as above
+def _look(table: Table, text: Bytes, edges: Ints, data: Bytes, begin: int, size: int) -> np.int64:  # noqa: PLR0913, PLR0917 - numba compiles functions, not objects
     """The place of a name in the table, or the free one where it belongs."""
     mask = len(table) - 1
-    place = _home(data, begin, begin + size, mask)
+    place = home(data, begin, begin + size, mask)
     while table[place] != _FREE:
         number = table[place]
-        if _same(text, edges[number], edges[number + 1], data, begin, size):
+        if same(text, edges[number], edges[number + 1], data, begin, size):
             break
         place = (place + 1) & mask
     return place
@@ -149,7 +128,7 @@ def _place(table: Table, text: Bytes, edges: Ints, count: int) -> None:
     """Put the first ``count`` names into an empty table."""
     mask = len(table) - 1
     for number in range(count):
-        place = _home(text, edges[number], edges[number + 1], mask)
+        place = home(text, edges[number], edges[number + 1], mask)
         while table[place] != _FREE:
             place = (place + 1) & mask
         table[place] = number

@@ -22,9 +22,10 @@ from stream.intake import Batch, Intake, Mask
 from stream.message import Message, Output
 from stream.names import Names
 from stream.outcome import Outcomes
-from stream.records import Records, Texts, join, punctuation
+from stream.records import Records, join, punctuation
 from stream.rejects import WHOLE, Rejects, chained
 from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
+from stream.texts import Texts
 from stream.window import WindowSpec
 
 _DETAIL = {

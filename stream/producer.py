@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Ints
 from stream.message import Bulk, Output, bulks
-from stream.records import Texts
+from stream.texts import Texts
 
 _library = ctypes.CDLL(cimpl.__file__)
 _PRODUCER = 0

@@ -17,8 +17,8 @@ from scorers.statistics import Floats, Ints
 from scorers.verdicts import Verdicts
 from stream.encode import moments, scored
 from stream.message import Bulk, Bytes, opening, put, put_size, written
-from stream.records import Texts
 from stream.shortest import LONGEST, TENS, put_double, put_integer
+from stream.texts import Texts
 from stream.window import Closed
 
 Flags = NDArray[np.bool_]

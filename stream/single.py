@@ -7,9 +7,9 @@ import numpy as np
 from scorers.statistics import Ints
 from stream.contracts import Reason
 from stream.parse import UNREADABLE, Fault, Judge, Parse, Reading, epoch_ms
-from stream.records import Texts
 from stream.rejects import WHOLE, Rejects, chained
 from stream.syntax import CONSTANT, CUT, DEEP, EMPTY, FINE, LARGE, LEFT, STRANGE, WRONG, brackets, look
+from stream.texts import Texts
 
 _DEEPEST = 200
 """Levels of nesting; a reading has two. Beyond it decoding would depend on how deep our own calls are."""

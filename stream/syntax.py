@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.statistics import Ints
-from stream.records import Texts
+from stream.texts import Texts
 
 Bytes = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.statistics import Floats, Ints
 from stream.number import EXACT, POWERS, nearest
-from stream.records import Texts
+from stream.texts import Texts
 
 Bytes = NDArray[np.uint8]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scorers.compiled import compiled
 from scorers.errors import TidewatchError
 from scorers.statistics import Ints
-from stream.records import Headers, Records, Texts
+from stream.records import Headers, Records
+from stream.texts import Texts
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _BEFORE_LENGTH, _AFTER_FORMAT, _CHECKED, _FORMAT = 12, 17, 21, 2

@@ -12,9 +12,10 @@ from scorers.verdicts import Verdicts
 from stream.contracts import Alert, MetricStatistics, Reason, Score
 from stream.encode import alert_message, reject_messages
 from stream.message import Message
-from stream.records import Records, Texts
+from stream.records import Records
 from stream.rejects import Rejects
 from stream.score import Origin, score_bulk
+from stream.texts import Texts
 from stream.window import Closed
 
 START = 1_700_000_000_000

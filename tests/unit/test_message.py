@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from stream.contracts import Reason
 from stream.encode import reject_messages
 from stream.message import Bulk, Message, header, singly, size
-from stream.records import Records, Texts
+from stream.records import Records
 from stream.rejects import Rejects
+from stream.texts import Texts
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
 headers = st.lists(st.tuples(names, st.binary(max_size=300)), max_size=5)

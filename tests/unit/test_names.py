@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.names import Names
-from stream.records import Texts
+from stream.texts import Texts
 
 TEXTS = st.lists(st.text(max_size=4) | st.sampled_from(["pump-1", "pump-2", "pümp-1", ""]), max_size=12)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scorers.statistics import Statistics
 from scorers.verdicts import Verdicts
 from stream.contracts import Contributor, MetricStatistics, Score
-from stream.records import Texts
 from stream.score import Origin, score_bulk
+from stream.texts import Texts
 from stream.window import Closed
 
 START = 1_700_000_000_000

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream.records import Texts
 from stream.syntax import CONSTANT, CUT, DEEP, EMPTY, FINE, LARGE, LEFT, STRANGE, WRONG, brackets, look
+from stream.texts import Texts
 
 DEEPEST, LONGEST = 5, 200
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from stream.decode import PACKED, Decoded, Limits, decode
 from stream.readings import READINGS, metrics
-from stream.records import Records, Texts
+from stream.records import Records
 from stream.template import Run, Templates, fill, template
+from stream.texts import Texts
 
 NOW = 1_700_000_000_000
 LIMITS = Limits()
