@@ -242,10 +242,12 @@ def test_a_receipt_behind_another_transaction_is_waited_for(site: Site) -> None:
 
 
 def test_a_second_replay_ends_the_first_which_says_so(site: Site) -> None:
-    fill(site, numbered(30_000))
+    fill(site, numbered(60_000))
     with start(site, "replay") as process:
         eventually(lambda: sum(ends(site.broker, [site.topics.readings]).values()) > 1_000, "the replay is under way")
+        process.send_signal(signal.SIGSTOP)  # or it is done before the second begins, on a slow machine
         opened(site).close()
+        process.send_signal(signal.SIGCONT)
         told = process.communicate(timeout=60)[1]
     rest = run(site, "replay", "--json")
 
@@ -253,7 +255,7 @@ def test_a_second_replay_ends_the_first_which_says_so(site: Site) -> None:
     assert "Another `rejects replay` began" in " ".join(told.split())
     assert "Traceback" not in told
     assert rest.rows[0]["sent"] != 0
-    assert values(came_back(site)) == Counter(value for value in numbered(30_000) if value)
+    assert values(came_back(site)) == Counter(value for value in numbered(60_000) if value)
 
 
 def test_what_kafka_does_not_take_is_told_and_the_rest_is_sent(site: Site) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from scorers import group
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
-from stream import clock, index, producer, records, syntax, template, unpack, window
+from stream import clock, index, producer, syntax, template, texts, unpack, window
 from stream.warm import warm, warm_fleet
 from tests.simulator import Device
 
@@ -17,7 +17,7 @@ def test_all_loops_are_compiled_once_warm() -> None:
 
     loops = [
         (template, "_fill"),
-        (records, "_distinct"),
+        (texts, "_distinct"),
         (unpack, "_index"),
         (window, "_accumulate"),
         (clock, "_judge"),
@@ -27,7 +27,7 @@ def test_all_loops_are_compiled_once_warm() -> None:
         (group, "_measure"),
         (syntax, "_look"),
         (syntax, "_count"),
-        (records, "_copy"),
+        (texts, "_copy"),
         (producer, "_enqueue"),
     ]
 
