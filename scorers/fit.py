@@ -97,6 +97,7 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
         reach=reach,
         unit=max(float(np.median(plain)), 1.0),
         windows=len(chosen),
+        until=int(window_end.max()),
         false_alarm_rate=float((far > reach).mean()),
     ).checked()
 

@@ -3,15 +3,40 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorers.features import features, names
-from scorers.group import Group
+from scorers.group import Distances, Group
 from scorers.model import DeviceModel, Rows, score
 from scorers.statistics import Floats, Ints, Statistics
 from scorers.verdicts import Verdicts
+
+
+class _Part(NamedTuple):
+    """Windows that one group has models for."""
+
+    group: int
+    rows: Rows
+    model: Rows
+    """Within the group."""
+    actual: Floats
+    distances: Distances
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How far ``n`` windows lie, before anything is said of them."""
+
+    distance: Floats
+    """Kernel distance, shape (n,); NaN without a model."""
+    reach: Floats
+    """The trained limit, shape (n,); NaN without a model."""
+    until: Ints
+    """End of the last window the model was trained on, epoch ms, shape (n,); 0 without a model."""
+    parts: list[_Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +92,44 @@ class Fleet:
         return np.fromiter((find(device, -1) for device in devices), np.int64, len(devices))
 
     def score(self, model: Ints, statistics: Statistics, *, top: int = 3) -> Verdicts:
-        """Verdicts of ``n`` windows.
+        """Verdicts of ``n`` windows by the trained limits.
 
         Args:
             model: shape (n,), from :meth:`index`; -1 gives no verdict.
             statistics: the windows. Metrics a model does not know are ignored, those it misses count as absent.
             top: contributors to report for each window.
         """
-        verdicts = Verdicts.learning(len(statistics), top, self.names)
+        return self.judge(self.measure(model, statistics), np.ones(len(statistics)), top=top)
+
+    def measure(self, model: Ints, statistics: Statistics) -> Measured:
+        """How far ``n`` windows lie; arguments as of :meth:`score`."""
+        measured = Measured(
+            np.full(len(model), np.nan), np.full(len(model), np.nan), np.zeros(len(model), np.int64), []
+        )
         order = np.argsort(model, kind="stable")
         edges = np.searchsorted(model[order], self._starts)
         for number in np.flatnonzero(np.diff(edges)).tolist():
             rows = order[edges[number] : edges[number + 1]]
-            windows = statistics.take(rows).align(self.groups[number].metrics)
-            self._judge(verdicts, number, rows, model[rows] - self._starts[number], features(windows))
+            group, own = self.groups[number], model[rows] - self._starts[number]
+            actual = features(statistics.take(rows).align(group.metrics))
+            distances = group.measure(own, group.standardise(own, actual))
+            measured.distance[rows], measured.reach[rows] = distances.kernel, group.reach[own]
+            measured.until[rows] = group.until[own]
+            measured.parts.append(_Part(number, rows, own, actual, distances))
+        return measured
+
+    def judge(self, measured: Measured, share: Floats, *, top: int = 3) -> Verdicts:
+        """Verdicts by ``share`` of the trained limits, shape (n,), in (0, 1]."""
+        verdicts = Verdicts.learning(len(share), top, self.names)
+        for part in measured.parts:
+            self._judge(verdicts, part, share[part.rows])
         return verdicts
 
-    def _judge(self, verdicts: Verdicts, number: int, rows: Rows, model: Rows, actual: Floats) -> None:
-        """Fill in the verdicts of ``rows``, scored by ``model`` of group ``number``."""
+    def _judge(self, verdicts: Verdicts, part: _Part, share: Floats) -> None:
+        """Fill in the verdicts of a part."""
+        number, rows, model, actual, distances = part
         group = self.groups[number]
-        distances = group.measure(model, group.standardise(model, actual))
-        reach, gamma = group.reach[model], group.gamma[model]
+        reach, gamma = group.reach[model] * share, group.gamma[model]
         verdicts.scored[rows] = True
         verdicts.anomaly[rows] = distances.kernel > reach
         verdicts.score[rows] = score(distances.kernel, reach)

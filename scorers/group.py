@@ -54,6 +54,7 @@ class Group:
     reach: Floats
     unit: Floats
     windows: Ints
+    until: Ints
     false_alarm_rate: Floats
 
     @classmethod
@@ -78,6 +79,7 @@ class Group:
             reach=np.array([part.reach for part in parts]),
             unit=np.array([part.unit for part in parts]),
             windows=np.array([part.windows for part in parts], np.int64),
+            until=np.array([part.until for part in parts], np.int64),
             false_alarm_rate=np.array([part.false_alarm_rate for part in parts]),
         )
 

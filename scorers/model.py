@@ -74,6 +74,8 @@ class DeviceModel:
     """Median whitened distance of held-out healthy windows; the unit of severity."""
     windows: int
     """Windows it was fitted on."""
+    until: int
+    """End of the latest of them, epoch ms."""
     false_alarm_rate: float
     """Share of held-out windows beyond ``reach``."""
 

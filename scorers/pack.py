@@ -20,7 +20,7 @@ from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = b"tidewatch.fleet"
 MAGIC = b"\nsha256:"
 TRAILER = len(MAGIC) + 64
@@ -38,10 +38,11 @@ SHAPES = {
     "reach": ("models",),
     "unit": ("models",),
     "windows": ("models",),
+    "until": ("models",),
     "false_alarm_rate": ("models",),
 }
 """Every array of a group."""
-INTEGERS = {"indptr", "windows"}
+INTEGERS = {"indptr", "windows", "until"}
 
 SCHEMA = pa.schema(
     [("metrics", pa.list_(pa.string())), ("devices", pa.large_list(pa.string()))]
@@ -150,6 +151,10 @@ def _accept(path: Path, facts: dict[str, Any]) -> None:
     if facts["format"] > FORMAT:
         raise FleetFileError(
             f"The fleet file {path} has format {facts['format']}, newer than {FORMAT}; upgrade Tidewatch to read it."
+        )
+    if facts["format"] < FORMAT:
+        raise FleetFileError(
+            f"The fleet file {path} has format {facts['format']}, older than {FORMAT}; train it again."
         )
     if facts["features"] != DEFINITION:
         raise FleetFileError(f"The fleet file {path} was trained on other features; train it again.")

@@ -73,12 +73,15 @@ class Training:
             self.models[result.device] = model
 
 
-def fit_fleet(blocks: Mapping[str, Statistics], spec: TrainSpec) -> Training:
-    """Train on windows in memory, by device, oldest first."""
+def fit_fleet(
+    blocks: Mapping[str, Statistics], spec: TrainSpec, window_end: Mapping[str, Ints] | None = None
+) -> Training:
+    """Train on windows in memory, by device, oldest first; without ``window_end`` they lie before all that comes."""
     training = Training()
     with threadpool_limits(1, user_api="blas"):
         for device, statistics in blocks.items():
-            training.add(*_attempt(device, statistics, np.arange(len(statistics)), spec))
+            ends = np.arange(len(statistics)) if window_end is None else window_end[device]
+            training.add(*_attempt(device, statistics, ends, spec))
     return training
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from scorers.fleet import Fleet
+from scorers.follow import FollowSpec, Trails
 from scorers.statistics import Ints
 from scorers.verdicts import Verdicts
 from stream.alert import Alerting, AlertSpec, Verdict
@@ -19,8 +20,11 @@ from stream.window import Closed
 class Outcomes:
     """What one partition's windows mean: the fleet in force and the alerts under way; ``names`` are its devices."""
 
-    def __init__(self, source: str, topics: Topics, alert: AlertSpec, names: Names, *, sums: bool) -> None:
+    def __init__(  # noqa: PLR0913 - what windows mean hangs on all of these
+        self, source: str, topics: Topics, alert: AlertSpec, follow: FollowSpec, names: Names, *, sums: bool
+    ) -> None:
         self.alerting = Alerting(alert, source)
+        self.trails = Trails(follow)
         self.counts: Counter[str] = Counter()
         self._source = source
         self._topics = topics
@@ -40,10 +44,14 @@ class Outcomes:
         """Find the models of devices that have come since."""
         new = self._names.pick(range(len(self._model), len(self._names)))
         self._model = np.append(self._model, self._fleet.index(new))
+        self.trails.grow(len(self._names))
 
     def tell(self, closed: Closed) -> list[Output]:
         """The scores and alerts of closed windows, each device's in time order."""
-        verdicts = self._fleet.score(self._model[closed.device], closed.statistics)
+        measured = self._fleet.measure(self._model[closed.device], closed.statistics)
+        fresh = closed.end > measured.until
+        share = self.trails.follow(closed.device, measured.distance, measured.reach, fresh)
+        verdicts = self._fleet.judge(measured, share)
         origin = Origin(self._source, self._sums, self._fleet.version)
         outputs: list[Output] = [
             score_bulk(self._topics.scores, closed, verdicts, self._names.gather(closed.device), origin)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scorers.fleet import Fleet
+from scorers.follow import FollowSpec
 from scorers.statistics import Ints
 from stream.alert import AlertSpec
 from stream.clock import NEVER, Clocks
@@ -55,6 +56,7 @@ class StreamSpec:
 
     window: WindowSpec = field(default_factory=WindowSpec)
     alert: AlertSpec = field(default_factory=AlertSpec)
+    follow: FollowSpec = field(default_factory=FollowSpec)
     limits: Limits = field(default_factory=Limits)
     max_jump_ms: int = 60_000
     dedupe: bool = True
@@ -101,7 +103,7 @@ class Partition:
         self._names = Names()
         self._clocks = Clocks(spec.window, spec.max_jump_ms)
         self._intake = Intake(spec.window, dedupe=spec.dedupe and source.distinct, max_metrics=spec.limits.max_metrics)
-        self._outcomes = Outcomes(source.topic, topics, spec.alert, self._names, sums=source.sums)
+        self._outcomes = Outcomes(source.topic, topics, spec.alert, spec.follow, self._names, sums=source.sums)
         self._held: dict[int, _Held] = {}
         self._excluded: list[Place] = []
         self._dirty: set[int] = set()
@@ -318,12 +320,12 @@ class Partition:
     def _remembered(self, devices: Ints) -> list[Message]:
         clocks, states = self._clocks, []
         times = (column.tolist() for column in (clocks.clock[devices], clocks.closed(devices), clocks.heard[devices]))
-        for number, clock, closed, heard, metrics in zip(
-            devices.tolist(), *times, self._intake.metrics(devices), strict=True
-        ):
+        rest = self._intake.metrics(devices), self._outcomes.trails.remember(devices)
+        for number, clock, closed, heard, metrics, trail in zip(devices.tolist(), *times, *rest, strict=True):
             state = DeviceState(clock, closed, metrics, self._outcomes.alerting.watched.get(number))
             state.held = self._frozen(number)
             state.heard = None if heard == NEVER else heard
+            state.trail = trail
             states.append(encode(state))
         keys = [device_key(self.scope, name) for name in self._names.pick(devices)]
         about = zip(keys, states, strict=True)
@@ -348,6 +350,8 @@ class Partition:
                 self._clocks.heard[number] = state.heard
             if state.watch:
                 self._outcomes.alerting.watched[number] = state.watch
+            if state.trail:
+                self._outcomes.trails.recall(number, state.trail)
             if state.held:
                 self._held[number] = _Held(self._thaw(state.held), state.held.ts, state.held.part)
         self._intake.recall(zip(device.tolist(), (state.metrics for state in memory.devices.values()), strict=True))

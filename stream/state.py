@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from scorers.follow import Trail
 from stream.alert import Watch
 from stream.rejects import WHOLE
 
@@ -35,6 +36,8 @@ class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
     held: Held | None = None
     heard: int | None = None
     """The partition's clock when the device was last heard."""
+    trail: Trail | None = None
+    """How far its healthy windows went of late."""
 
 
 class PartitionState(msgspec.Struct):

@@ -26,7 +26,7 @@ from scorers import pack
 from scorers.errors import ConfigError, UnavailableError
 from scorers.fleet import Fleet
 from scorers.metrics import Confusion, confusion
-from scorers.statistics import Statistics
+from scorers.statistics import Ints, Statistics
 from scorers.train import fit_fleet
 from sinks.read import dataset
 from stream.app import sources
@@ -55,7 +55,7 @@ class Benchmark(StrEnum):
     SKAB = "skab"
 
 
-WINDOWS = {Benchmark.SKAB: {"window.size_s": 20, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60}}
+WINDOWS = {Benchmark.SKAB: {"window.size_s": 10, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60}}
 """Windows by benchmark; SKAB has a row a second."""
 LABEL = {Benchmark.SKAB: "anomaly"}
 
@@ -95,7 +95,8 @@ class Job:
         last = {str(device): int(rows.ts.max()) for device, rows in train.groupby("device")}
         asked, gap = train_spec(self.settings), stream_spec(self.settings).window.overlap
         spec = replace(asked, gap=gap, min_windows=max(asked.min_windows, 4 * asked.folds + 2 * gap))
-        training = fit_fleet(_blocks(self._run(Fleet.empty(), until=last)), spec)
+        blocks, ends = _blocks(self._run(Fleet.empty(), until=last))
+        training = fit_fleet(blocks, spec, ends)
         pack.save(Fleet.of(training.models, f"{self.benchmark}-1"), path, 0)
         for result in training.results:
             if result.status != "trained":
@@ -232,12 +233,15 @@ def _records(topic: str, batches: Iterable[Batch], last: int, until: dict[str, i
     yield Records(topic, 0, np.array([at]), np.array([last]), [None], [None], [mark])
 
 
-def _blocks(scores: Iterable[Score]) -> dict[str, Statistics]:
-    """Statistics by device, in order of time."""
+def _blocks(scores: Iterable[Score]) -> tuple[dict[str, Statistics], dict[str, Ints]]:
+    """Statistics by device, in order of time, and the end of each window."""
     devices: dict[str, list[Score]] = {}
     for score in scores:
         devices.setdefault(score.device_id, []).append(score)
-    return {device: _statistics(sorted(of, key=lambda score: score.window_end)) for device, of in devices.items()}
+    for of in devices.values():
+        of.sort(key=lambda score: score.window_end)
+    ends = {device: np.array([score.window_end for score in of]) for device, of in devices.items()}
+    return {device: _statistics(of) for device, of in devices.items()}, ends
 
 
 def _statistics(scores: list[Score]) -> Statistics:

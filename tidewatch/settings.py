@@ -146,6 +146,20 @@ class Alerting(_Group):
         return self
 
 
+class Following(_Group):
+    """How the limit of each device follows its own recent windows, below the one that training set."""
+
+    deviations: float = Field(
+        default=5.0,
+        ge=0,
+        description="Standard deviations above a device's recent mean distance that make a window odd; "
+        "0 judges by the trained limit alone.",
+    )
+    memory: int = Field(default=1000, ge=1, description="Windows over which a device's recent distances are forgotten.")
+    warmup: int = Field(default=60, ge=2, description="Healthy windows of a device before its limit follows.")
+    least: float = Field(default=0.05, gt=0, le=1, description="The lowest limit, as a share of the trained one.")
+
+
 class Worker(_Group):
     """The stream: one or more processes that share the partitions."""
 
@@ -251,6 +265,7 @@ class Settings(_Group):
     topics: TopicNames = TopicNames()
     window: Window = Window()
     alerting: Alerting = Alerting()
+    following: Following = Following()
     worker: Worker = Worker()
     parquet: Parquet = Parquet()
     redis_sink: RedisSink = RedisSink()

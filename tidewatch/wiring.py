@@ -9,6 +9,7 @@ from types import FrameType
 
 from scorers.errors import ConfigError
 from scorers.fit import TrainSpec
+from scorers.follow import FollowSpec
 from stream.alert import AlertSpec
 from stream.decode import Limits
 from stream.owners import WorkerSpec
@@ -19,10 +20,17 @@ from tidewatch.settings import Settings
 
 def stream_spec(settings: Settings) -> StreamSpec:
     """How the stream windows, believes and alerts."""
-    window, alerting, worker = settings.window, settings.alerting, settings.worker
+    window, alerting, following, worker = settings.window, settings.alerting, settings.following, settings.worker
     return StreamSpec(
         window=WindowSpec(window.size_ms, window.hop_ms, window.grace_ms, window.idle_ms),
         alert=AlertSpec(alerting.k, alerting.n, alerting.clear),
+        follow=FollowSpec(
+            following.deviations,
+            following.memory,
+            following.warmup,
+            following.least,
+            alerting.n,
+        ),
         limits=Limits(max_bytes=worker.max_bytes, max_metrics=worker.max_metrics, max_ahead_ms=worker.max_ahead_ms),
         max_jump_ms=worker.max_jump_ms,
         dedupe=worker.dedupe,

@@ -118,7 +118,12 @@ def test_a_missing_file_is_refused_with_the_fix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"format": 2}, "upgrade"), ({"features": "others"}, "train it again"), ({"format": None}, "train it again")],
+    [
+        ({"format": 3}, "upgrade"),
+        ({"format": 1}, "train it again"),
+        ({"features": "others"}, "train it again"),
+        ({"format": None}, "train it again"),
+    ],
 )
 def test_another_format_is_refused_with_the_fix(
     changes: dict[str, object], message: str, file: Path, tmp_path: Path

@@ -1,0 +1,137 @@
+"""The limit that follows a device's own windows: learned in order, from healthy windows, in any batching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scorers.errors import ConfigError
+from scorers.follow import FollowSpec, Trails
+from scorers.statistics import Floats, Ints
+
+SPEC = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=1)
+REACH = 100.0
+
+
+def healthy(windows: int, level: float = 0.4, seed: int = 1) -> Floats:
+    """Distances whose roots lie about ``level`` of the trained limit's."""
+    return np.asarray(REACH * np.clip(np.random.default_rng(seed).normal(level, 0.02, windows), 0, None) ** 2)
+
+
+def follow(
+    trails: Trails, distance: Floats, device: Ints | None = None, reach: float = REACH, *, fresh: bool = True
+) -> Floats:
+    """Limits of these windows, all of device 0 unless told, as shares of the root of the trained limit."""
+    count = len(distance)
+    trails.grow(3)
+    share = trails.follow(
+        np.zeros(count, np.int64) if device is None else device,
+        distance, np.full(count, reach), np.full(count, fresh),
+    )  # fmt: skip
+    return np.sqrt(share)
+
+
+def test_the_trained_limit_holds_until_the_device_is_known() -> None:
+    limits = follow(Trails(SPEC), healthy(60))
+
+    assert (limits[:20] == 1).all()
+    assert (limits[20:] < 0.6).all()
+
+
+def test_a_limit_is_the_mean_and_so_many_deviations_of_what_was() -> None:
+    distance = healthy(41)
+    before = np.sqrt(distance[:40] / REACH)
+
+    assert follow(Trails(SPEC), distance)[40] == pytest.approx(before.mean() + 4 * before.std())
+
+
+def test_what_was_is_forgotten() -> None:
+    trails = Trails(SPEC)
+    follow(trails, healthy(200, 0.30))
+    follow(trails, healthy(50 * 6, 0.32))  # a little at a time, so that it stays within the limit
+
+    assert trails.mean[0] == pytest.approx(0.32, abs=0.01)
+
+
+def test_a_shift_far_below_the_trained_limit_is_found_and_not_learned() -> None:
+    trails = Trails(SPEC)
+    follow(trails, healthy(100, 0.3))
+    shifted = healthy(500, 0.6)
+    limits = follow(trails, shifted)
+
+    assert (np.sqrt(shifted / REACH) > limits).all()
+    assert (limits == limits[0]).all()
+
+
+def test_nothing_is_learned_until_so_many_windows_were_calm() -> None:
+    spec = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=3)
+    trails = Trails(spec)
+    follow(trails, healthy(100, 0.3))
+    known = trails.count[0]
+    follow(trails, np.array([0.09, 0.81, 0.09, 0.09, 0.81, 0.09, 0.09, 0.09, 0.09]) * REACH)
+
+    assert trails.count[0] == known + 3
+
+
+def test_a_limit_never_exceeds_the_trained_one_nor_falls_below_its_share() -> None:
+    loud = follow(Trails(SPEC), healthy(100, 0.97))
+    still = follow(Trails(SPEC), np.full(100, 1e-6))
+
+    assert loud.max() == 1
+    assert still[-1] == pytest.approx(SPEC.least)
+
+
+def test_windows_that_the_model_was_trained_on_are_not_learned_from() -> None:
+    trails = Trails(SPEC)
+    limits = follow(trails, healthy(100), fresh=False)
+
+    assert (limits == 1).all()
+    assert trails.remember(np.array([0])) == [None]
+
+
+def test_another_model_begins_anew() -> None:
+    trails = Trails(SPEC)
+    follow(trails, healthy(100))
+
+    assert (follow(trails, healthy(10), reach=REACH + 1) == 1).all()
+
+
+def test_a_window_without_a_model_is_passed_over() -> None:
+    trails = Trails(SPEC)
+
+    assert (follow(trails, np.full(50, np.nan)) == 1).all()
+    assert trails.remember(np.array([0])) == [None]
+
+
+def test_no_deviations_judge_by_the_trained_limit_alone() -> None:
+    assert (follow(Trails(FollowSpec(deviations=0)), healthy(500)) == 1).all()
+
+
+@given(cuts=st.lists(st.integers(0, 300), max_size=6), seed=st.integers(0, 99))
+def test_batches_and_restarts_change_no_bit(cuts: list[int], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    distance, device = (
+        healthy(300, 0.5, seed) * random.choice([1, 3], 300, p=[0.95, 0.05]),
+        random.integers(3, size=300),
+    )
+    whole = follow(Trails(SPEC), distance, device)
+    parts, trails = [], Trails(SPEC)
+    for rows in np.split(np.arange(300), sorted(cuts)):
+        parts.append(follow(trails, distance[rows], device[rows]))
+        known, trails = trails.remember(np.arange(3)), Trails(SPEC)
+        trails.grow(3)
+        for number, trail in enumerate(known):
+            if trail:
+                trails.recall(number, trail)
+
+    assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("deviations", -1), ("memory", 0), ("warmup", 1), ("least", 0), ("least", 1.1), ("calm", 0)]
+)
+def test_a_rule_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"following.{name}"):
+        FollowSpec(**{name: value})  # type: ignore[arg-type]
