@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,15 @@ class Labels:
     columns: tuple[str, ...] = ()
     train_rows: int = 0
     train_flag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The metrics that explain an event, from row ``first`` to row ``last`` of its device's test rows."""
+
+    first: int
+    last: int
+    metrics: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,29 @@ def labels(recorded: Recording) -> pd.DataFrame:
         raise InputError(f"Recording {recorded.name!r} has no labels; evaluate one of {', '.join(NAMED)}.")
     frames = [_part_labels(part, recorded.labelled) for part in recorded.parts]
     return pd.concat(frames, ignore_index=True)
+
+
+def causes(recorded: Recording) -> dict[str, list[Cause]]:
+    """What explains the labelled events, by device, where the benchmark says so (``interpretation_label.csv``)."""
+    found: dict[str, list[Cause]] = {}
+    for part in recorded.parts:
+        table = part.path.parent / "interpretation_label.csv"
+        if part.split != "test" or not table.is_file():
+            continue
+        machine = part.path.stem.removesuffix("_test")
+        rows = pd.read_csv(table, dtype={"dims_1based": str}).query("machine == @machine")
+        names = part.columns.metrics or ()
+        found[part.columns.name or machine] = [
+            Cause(int(first), int(last), frozenset(names[int(number) - 1] for number in numbers.split(",")))
+            for first, last, numbers in zip(rows.start, rows.end, rows.dims_1based, strict=True)
+        ]
+    return found
+
+
+def apart(recorded: Recording) -> Iterator[Recording]:
+    """The same in recordings of their own, where files belong to one device each."""
+    for _, parts in groupby(recorded.parts, lambda part: part.columns.name):
+        yield replace(recorded, parts=tuple(parts))
 
 
 def _part_labels(part: Part, labelled: Labels) -> pd.DataFrame:

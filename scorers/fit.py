@@ -1,6 +1,6 @@
 """Windows of one device in, its calibrated model out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from scorers import calibration
 from scorers.errors import ConfigError, ModelError
 from scorers.features import KINDS, MAX, MEAN, MIN, STD, features, transform
-from scorers.model import DeviceModel, Kernel, Space
+from scorers.model import DEEPEST, DeviceModel, Kernel, Space
 from scorers.statistics import Floats, Ints, Statistics
 
 CONSTANT = 1e-9
@@ -17,6 +17,8 @@ VISIBLE = 1e-3
 """One standard deviation of a constant metric, relative to its level (absolute at level 0)."""
 RELATIVE = 0.05
 """Floor under a scale, relative to the metric's own noise."""
+REST = 0.01
+"""Floor under a scale, relative to the range that the metric covered: what rests most of the time may stir a little."""
 LOGARITHMIC = 0.1
 """Floor under the scale of ``log std`` and ``log count``: 10 %."""
 PARTIAL = 0.5
@@ -27,6 +29,10 @@ HABIT = 0.1
 
 MINIMAL = 0.02
 """Least shrinkage, and least variance of a direction before it is whitened."""
+WIDENINGS = 5
+"""Times that a kernel may be made wider because the threshold lies where it has no slope left."""
+WIDE = DEEPEST / 2
+"""Where the threshold is to lie then, as ``gamma * reach``."""
 TOLERANCE = 1e-4
 """Of libsvm, relative to the sum of its coefficients."""
 
@@ -42,17 +48,18 @@ class TrainSpec:
     nu: float = 0.05
     """Share of training windows the one-class SVM may leave outside, in (0, 1]."""
     gamma: float = 0.1
-    """Kernel width, divided by the number of features; positive."""
+    """Kernel width, divided by the number of features; positive. A device whose threshold would lie where such a
+    kernel has no slope left gets a lower one, that is a wider kernel."""
     false_alarm_rate: float = 0.002
     """False alarms per healthy window, in (0, 0.5)."""
     min_windows: int = 30
     """Fewer windows: no model yet."""
     max_windows: int = 2000
-    """Only the most recent ones are used."""
+    """Only the most recent ones are used; where windows overlap, first of those that hardly do."""
     folds: int = 3
     """Blocks in time for calibration, at least 2."""
     gap: int = 1
-    """Windows left out on both sides of a held-out block."""
+    """Windows left out on both sides of a held-out block: as many as share readings, at least."""
 
     def __post_init__(self) -> None:
         for name, fine, rule in (
@@ -79,17 +86,23 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     Raises:
         ModelError: too few windows, or what comes out is degenerate.
     """
-    recent = np.argsort(window_end, kind="stable")[-spec.max_windows :]
+    apart = max(1, min(spec.gap, len(window_end) // spec.max_windows))
+    recent = np.argsort(window_end, kind="stable")[::-apart][: spec.max_windows][::-1]
     chosen = _modelled(_complete(statistics.take(recent)), spec)
     actual = features(chosen)
     softening, floors = _floors(actual)
     shaped = transform(actual, softening)
     space = fit_space(shaped, softening, floors)
     whitened = space.whiten(shaped)
+    for _ in range(WIDENINGS):
+        far, plain = _held_out(shaped, softening, floors, spec)
+        reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
+        depth = spec.gamma / len(floors) * reach
+        if depth < DEEPEST:
+            break
+        spec = replace(spec, gamma=spec.gamma * WIDE / depth)
     kernel = fit_kernel(whitened, spec)
     refuse_degenerate(kernel, whitened, spec)
-    far, plain = _held_out(shaped, softening, floors, spec)
-    reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
     return DeviceModel(
         metrics=chosen.metrics,
         space=space,
@@ -209,10 +222,17 @@ def _floors(actual: Floats) -> tuple[Floats, Floats]:
     constant = np.where(level > 0, level, 1.0)
     noise = np.where(within > CONSTANT * constant, within, drift)
     still = noise <= CONSTANT * constant
-    softening = np.where(still, VISIBLE * constant, RELATIVE * noise)
+    softening = np.where(still, VISIBLE * constant, np.maximum(RELATIVE * noise, REST * _range(cube)))
     floors = np.full(cube.shape[1:], LOGARITHMIC)
     floors[:, MEAN] = floors[:, MIN] = floors[:, MAX] = softening
     return softening, floors.ravel()
+
+
+def _range(cube: Floats) -> Floats:
+    """From the lowest to the highest reading of each metric, shape (m,); 0 without one."""
+    low = np.where(np.isfinite(cube[..., MIN]), cube[..., MIN], np.inf).min(axis=0)
+    high = np.where(np.isfinite(cube[..., MAX]), cube[..., MAX], -np.inf).max(axis=0)
+    return np.asarray(np.maximum(high - low, 0.0))
 
 
 def _median(values: Floats) -> Floats:

@@ -62,10 +62,18 @@ def event_recall(flagged: Flags, anomalous: Flags) -> float:
     >>> event_recall(np.array([1, 0, 0, 0], bool), np.array([1, 1, 0, 1], bool))
     0.5
     """
-    begins = anomalous & ~np.concatenate([[False], anomalous[:-1]])
-    event = np.cumsum(begins)
-    events = int(event[-1]) if len(event) else 0
-    return len(np.unique(event[flagged & anomalous])) / events if events else float("nan")
+    events = runs(anomalous)
+    return sum(bool(flagged[first:last].any()) for first, last in events) / len(events) if events else float("nan")
+
+
+def runs(flags: Flags) -> list[tuple[int, int]]:
+    """Where flags begin to be true, and where they no longer are.
+
+    >>> runs(np.array([0, 1, 1, 0, 1], bool))
+    [(1, 3), (4, 5)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _ratio(part: float, whole: float) -> float:

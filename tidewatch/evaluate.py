@@ -9,8 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,23 +19,24 @@ import pandas as pd
 
 from producers.batch import Batch
 from producers.publish import Target, publish, punctuate
-from producers.recordings import Recording, labels, named
+from producers.recordings import Recording, apart, causes, labels, named
 from producers.replay import Replay
 from scorers import pack
 from scorers.errors import ConfigError, UnavailableError
 from scorers.fleet import Fleet
-from scorers.metrics import Confusion, confusion
+from scorers.model import DeviceModel
 from scorers.statistics import Ints, Statistics
 from scorers.train import fit_fleet
 from sinks.read import dataset
 from stream.app import sources
-from stream.contracts import Score
+from stream.contracts import Contributor, Score
 from stream.kafka import Broker
 from stream.message import singly
 from stream.partition import Partition
 from stream.records import PUNCTUATION, Records
 from tidewatch.children import Child, override
 from tidewatch.console import err
+from tidewatch.protocols import LABEL, WINDOWS, Benchmark, Result, judge_events, judge_points
 from tidewatch.servers import KafkaServer
 from tidewatch.settings import InForce
 from tidewatch.stack import is_embedded, prepare_topics, remove_topics
@@ -47,31 +47,6 @@ from tidewatch.writing import Kind, write_once
 JARS = Path("tests/live/kafka/target/jars")
 """Where ``make setup`` puts Apache Kafka."""
 PATIENCE_S = 600.0
-
-
-class Benchmark(StrEnum):
-    """Published recordings with labels."""
-
-    SKAB = "skab"
-
-
-WINDOWS = {Benchmark.SKAB: {"window.size_s": 10, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60}}
-"""Windows by benchmark; SKAB has a row a second."""
-LABEL = {Benchmark.SKAB: "anomaly"}
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Pooled over all devices; ``far`` and ``mar`` in percent, ``windows`` all that came out."""
-
-    f1: float
-    far: float
-    mar: float
-    windows: int
-    scored: int
-    """Test rows judged by a model."""
-    rows: int
-    """Test rows in all."""
 
 
 class Job:
@@ -95,47 +70,51 @@ class Job:
         last = {str(device): int(rows.ts.max()) for device, rows in train.groupby("device")}
         asked, gap = train_spec(self.settings), stream_spec(self.settings).window.overlap
         spec = replace(asked, gap=gap, min_windows=max(asked.min_windows, 4 * asked.folds + 2 * gap))
-        blocks, ends = _blocks(self._run(Fleet.empty(), until=last))
-        training = fit_fleet(blocks, spec, ends)
-        pack.save(Fleet.of(training.models, f"{self.benchmark}-1"), path, 0)
-        for result in training.results:
-            if result.status != "trained":
-                err.print(f"  {result.device}: {result.status}, {result.reason}")
+        models: dict[str, DeviceModel] = {}
+        for recording in apart(self.recording):
+            blocks, ends = _blocks(self._run(recording, Fleet.empty(), until=last))
+            training = fit_fleet(blocks, spec, ends)
+            models |= training.models
+            for result in training.results:
+                if result.status != "trained":
+                    err.print(f"  {result.device}: {result.status}, {result.reason}")
+        pack.save(Fleet.of(models, f"{self.benchmark}-1"), path, 0)
 
     def scores(self, fleet: Path) -> Iterator[Score]:
         """The whole recording through the core."""
-        return self._run(pack.load(fleet))
+        models = pack.load(fleet)
+        for recording in apart(self.recording):
+            yield from self._run(recording, models)
 
-    def _run(self, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
+    def _run(self, recording: Recording, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
         topics = self.settings.topics.names()
         partition = Partition(sources(topics)[0], 0, stream_spec(self.settings), topics)
         partition.use(fleet)
-        player = Replay(self.recording).open()
+        player = Replay(recording).open()
         for records in _records(topics.readings, player.batches(), player.last, until):
             for message in singly(partition.feed(records)):
                 if message.topic == topics.scores:
                     yield msgspec.json.decode(message.value, type=Score)
 
     def judge(self, verdicts: pd.DataFrame) -> Result:
-        """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly; one row a window."""
+        """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly, score, top; one row a window."""
         hop = self.settings.window.hop_ms
         test = self.rows[self.rows.split == "test"].copy()
         test["end"] = test.ts // hop * hop + hop
         judged = test.merge(verdicts, "left", on=["device", "end"])
-        flagged = judged.anomaly.fillna(value=False).to_numpy(np.bool_)
-        counts: Confusion = confusion(flagged, judged.label.to_numpy() > 0)
-        scored = int(judged.scored.fillna(value=False).sum())
-        return Result(counts.f1, counts.false_alarm_percent, counts.missed_percent, len(verdicts), scored, len(judged))
+        if self.benchmark is Benchmark.SKAB:
+            return judge_points(judged, len(verdicts))
+        return judge_events(judged, len(verdicts), stream_spec(self.settings).alert, causes(self.recording), hop)
 
 
 def through_core(job: Job, folder: Path) -> Result:
     """Without a broker: the pure core in this process."""
     job.fleet(folder / "fleet.arrow")
     columns = [
-        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision)
+        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision, s.score, _metrics(s.contributors))
         for s in job.scores(folder / "fleet.arrow")
     ]
-    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision"])
+    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision", "score", "top"])
     verdicts.to_parquet(folder / "verdicts.parquet")
     return job.judge(verdicts)
 
@@ -158,7 +137,7 @@ def through_kafka(job: Job, folder: Path) -> Result:
         _stream(in_force, job.recording, folder)
     found = (
         dataset(folder / "parquet", "predictions")
-        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision"])
+        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision", "score", "contributors"])
         .to_pandas()
     )
     verdicts = pd.DataFrame({
@@ -167,6 +146,8 @@ def through_kafka(job: Job, folder: Path) -> Result:
         "scored": found.state == "scored",
         "anomaly": found.anomaly,
         "decision": found.decision,
+        "score": found.score,
+        "top": [sorted({_metric(one["feature"]) for one in of}) for of in found.contributors],
     })  # fmt: skip
     verdicts.to_parquet(folder / "verdicts.parquet")
     return job.judge(verdicts)
@@ -231,6 +212,15 @@ def _records(topic: str, batches: Iterable[Batch], last: int, until: dict[str, i
         yield records
     mark = [(PUNCTUATION, str(last).encode())]
     yield Records(topic, 0, np.array([at]), np.array([last]), [None], [None], [mark])
+
+
+def _metric(feature: str) -> str:
+    """The metric of a feature such as ``temperature.mean``."""
+    return feature.rpartition(".")[0]
+
+
+def _metrics(contributors: Iterable[Contributor]) -> list[str]:
+    return sorted({_metric(one.feature) for one in contributors})
 
 
 def _blocks(scores: Iterable[Score]) -> tuple[dict[str, Statistics], dict[str, Ints]]:

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from producers.recordings import SKAB_METRICS
 from scorers.errors import ConfigError
 from tidewatch.cli import app
-from tidewatch.evaluate import Benchmark, Job
+from tidewatch.evaluate import Job
+from tidewatch.protocols import Benchmark, Points
 from tidewatch.settings import load
 from tidewatch.stack import embedded_broker
 
@@ -45,6 +46,12 @@ def job(recordings: Path, **flags: object) -> Job:
     return Job(load(flags, environ={}), Benchmark.SKAB, recordings)
 
 
+def points(asked: Job, verdicts: pd.DataFrame) -> Points:
+    result = asked.judge(verdicts)
+    assert isinstance(result, Points)
+    return result
+
+
 def test_a_fault_is_found_and_what_is_healthy_is_not(recordings: Path) -> None:
     words = ["evaluate", "skab", "--data", str(recordings), "--json"]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -67,15 +74,15 @@ def test_a_row_is_judged_by_the_window_that_ends_with_its_second(recordings: Pat
     verdicts = pd.DataFrame({"device": test.device, "end": test.ts + 1_000, "scored": True, "anomaly": test.label > 0})
     late = verdicts.assign(end=verdicts.end + 1_000)
 
-    assert asked.judge(verdicts).f1 == 1
-    assert (asked.judge(verdicts).far, asked.judge(verdicts).mar) == (0, 0)
+    assert points(asked, verdicts).f1 == 1
+    assert (points(asked, verdicts).far, points(asked, verdicts).mar) == (0, 0)
     # one row of each fault is then judged by its healthy neighbour
-    assert asked.judge(late).mar == pytest.approx(100 * 1 / FAULT)
+    assert points(asked, late).mar == pytest.approx(100 * 1 / FAULT)
 
 
 def test_a_row_without_a_verdict_counts_as_healthy_and_unscored(recordings: Path) -> None:
     verdicts = pd.DataFrame({"device": ["nobody"], "end": [START], "scored": [True], "anomaly": [True]})
-    result = job(recordings).judge(verdicts)
+    result = points(job(recordings), verdicts)
 
     assert (result.scored, result.mar, result.far, result.windows) == (0, 100, 0, 1)
 
@@ -92,7 +99,7 @@ def test_what_is_kept_can_be_read_again(recordings: Path, tmp_path: Path) -> Non
     verdicts = pd.read_parquet(kept / "verdicts.parquet")
 
     assert "skab" in done.stdout
-    assert set(verdicts.columns) == {"device", "end", "scored", "anomaly", "decision"}
+    assert set(verdicts.columns) == {"device", "end", "scored", "anomaly", "decision", "score", "top"}
     assert (kept / "fleet.arrow").is_file()
 
 

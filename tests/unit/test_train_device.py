@@ -11,7 +11,7 @@ from scorers import calibration
 from scorers.errors import ConfigError, ModelError
 from scorers.fit import MINIMAL, TrainSpec, fit_device, refuse_degenerate, shrunk
 from scorers.fleet import Fleet
-from scorers.model import DeviceModel
+from scorers.model import DEEPEST, DeviceModel
 from scorers.statistics import Statistics, concat
 from scorers.verdicts import Verdicts
 from tests.simulator import FAULTS, READINGS, Device, summarise
@@ -245,3 +245,21 @@ def test_independent_features_stay_independent() -> None:
 
     assert np.abs(whole[~np.eye(20, dtype=bool)]).max() < 0.2
     np.testing.assert_array_equal(np.diag(whole), 1.0)
+
+
+def test_a_kernel_is_widened_until_its_threshold_has_a_slope() -> None:
+    windows = Device(3).windows(300)
+    narrow = fit_device(windows, np.arange(300), TrainSpec(gamma=20.0))
+
+    assert narrow.kernel.gamma < 20.0 / narrow.space.center.size
+    assert narrow.kernel.gamma * narrow.reach < DEEPEST
+
+
+def test_of_windows_that_overlap_those_are_taken_that_hardly_do() -> None:
+    windows = Device(4).windows(1000)
+    spec = TrainSpec(max_windows=100, gap=5)
+    every_fifth = windows.take(np.arange(999, -1, -5)[:100][::-1])
+
+    assert fit_device(windows, np.arange(1000), spec).reach == pytest.approx(
+        fit_device(every_fifth, np.arange(100), spec).reach
+    )

@@ -16,6 +16,7 @@ from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch.commands.feed import AsJson, moment
 from tidewatch.console import emit, err, out
+from tidewatch.protocols import Benchmark
 from tidewatch.settings import InForce
 from tidewatch.training import fit
 
@@ -62,7 +63,7 @@ class Through(StrEnum):
 
 def evaluate(
     context: typer.Context,
-    benchmark: Annotated[evaluation.Benchmark, typer.Argument(help="Which published recordings.")],
+    benchmark: Annotated[Benchmark, typer.Argument(help="Which published recordings.")],
     data: Annotated[Path | None, typer.Option(help="Their folder; also TIDEWATCH_DATA.")] = None,
     through: Annotated[
         Through, typer.Option(help="The pure core, or a real broker and the whole stream.")
@@ -80,10 +81,10 @@ def evaluate(
     if as_json:
         emit(asdict(result))
         return
-    table = Table("benchmark", "through", "F1", "FAR %", "MAR %", "windows")
-    table.add_row(
-        benchmark, through, f"{result.f1:.3f}", f"{result.far:.1f}", f"{result.mar:.1f}", f"{result.windows:,}"
-    )
+    figures = asdict(result)
+    table = Table("benchmark", "through", *figures)
+    shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
+    table.add_row(benchmark, through, *shown)
     out.print(table)
 
 
