@@ -98,9 +98,11 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
         far, plain = _held_out(shaped, softening, floors, spec)
         reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
         depth = spec.gamma / len(floors) * reach
-        if depth < DEEPEST:
+        if not depth >= DEEPEST:  # or is no number, which is refused below
             break
         spec = replace(spec, gamma=spec.gamma * WIDE / depth)
+    else:
+        raise ModelError("The model's threshold lies where its kernel saturates, however wide; lower gamma.")
     kernel = fit_kernel(whitened, spec)
     refuse_degenerate(kernel, whitened, spec)
     return DeviceModel(

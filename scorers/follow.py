@@ -11,13 +11,10 @@ streaming peaks over threshold that what is beyond the limit is not learned from
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.errors import ConfigError
-from scorers.statistics import Floats, Ints
-
-Flags = NDArray[np.bool_]
+from scorers.statistics import Flags, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +48,16 @@ class FollowSpec:
                 raise ConfigError(f"following.{name} is {getattr(self, name)}; make it {rule}.")
 
 
+_SPARE = 4
+"""What is full grows by one part in so many, at least."""
+
 Trail = tuple[float, int, float, float, int]
 """A device's, to be remembered: reach of the model it belongs to, windows, mean, variance, calm windows in a row."""
 
 
 @dataclass(slots=True)
 class Trails:
-    """The trails of devices by number, all as arrays of shape (devices,)."""
+    """The trails of devices by number, all as arrays with a place a device, and some to spare."""
 
     spec: FollowSpec
     reach: Floats = field(default_factory=lambda: np.zeros(0))
@@ -67,13 +67,21 @@ class Trails:
     variance: Floats = field(default_factory=lambda: np.zeros(0))
     calm: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    @property
+    def _columns(self) -> tuple[Floats, Ints, Floats, Floats, Ints]:
+        """As a :data:`Trail` has them."""
+        return self.reach, self.count, self.mean, self.variance, self.calm
+
     def grow(self, devices: int) -> None:
-        """Make room for so many devices."""
+        """Make room for so many devices, and some to come."""
         more = devices - len(self.count)
         if more > 0:
-            for name in ("reach", "count", "mean", "variance", "calm"):
-                column = getattr(self, name)
-                setattr(self, name, np.concatenate([column, np.zeros(more, column.dtype)]))
+            spare = max(more, len(self.count) // _SPARE)
+            floats, ints = np.zeros(spare), np.zeros(spare, np.int64)
+            self.reach, self.mean, self.variance = (
+                np.append(column, floats) for column in (self.reach, self.mean, self.variance)
+            )
+            self.count, self.calm = np.append(self.count, ints), np.append(self.calm, ints)
 
     def follow(self, device: Ints, distance: Floats, reach: Floats, fresh: Flags) -> Floats:
         """The share of ``reach`` beyond which each window is an anomaly, in (0, 1]; the trails learn as they go.
@@ -88,18 +96,18 @@ class Trails:
         share = np.ones(len(device))
         spec = self.spec
         if spec.deviations > 0:
-            state = self.reach, self.count, self.mean, self.variance, self.calm
             rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm
-            _follow(device, distance, reach, fresh, share, *state, *rule)
+            _follow(device, distance, reach, fresh, share, *self._columns, *rule)
         return share
 
     def recall(self, device: int, trail: Trail) -> None:
         """Put a trail back."""
-        self.reach[device], self.count[device], self.mean[device], self.variance[device], self.calm[device] = trail
+        for column, value in zip(self._columns, trail, strict=True):
+            column[device] = value
 
     def remember(self, devices: Ints) -> list[Trail | None]:
         """Those of some devices; None without one."""
-        columns = (column[devices].tolist() for column in (self.reach, self.count, self.mean, self.variance, self.calm))
+        columns = (column[devices].tolist() for column in self._columns)
         return [(reach, *rest) if reach else None for reach, *rest in zip(*columns, strict=True)]
 
 

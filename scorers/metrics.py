@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Flags = NDArray[np.bool_]
+from scorers.statistics import Flags
 
 
 @dataclass(frozen=True, slots=True)

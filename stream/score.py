@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers.compiled import compiled
-from scorers.statistics import Floats, Ints
+from scorers.statistics import Flags, Floats, Ints
 from scorers.verdicts import Verdicts
 from stream.encode import moments, scored
 from stream.message import Bulk, Bytes, opening, put, put_size, written
 from stream.shortest import LONGEST, TENS, put_double, put_integer
 from stream.texts import Texts
 from stream.window import Closed
-
-Flags = NDArray[np.bool_]
 
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdef", np.uint8)
 _QUOTE, _BACKSLASH, _BLANK, _SLASH, _U, _ZERO = b'"\\ /u0'

@@ -3,6 +3,7 @@
 Nothing here is told to a model: labels meet verdicts only once all are given.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from producers.recordings import Cause
-from scorers.metrics import Flags, confusion, event_recall, runs
-from scorers.statistics import Floats
+from scorers.metrics import confusion, event_recall, runs
+from scorers.statistics import Flags, Floats
 from stream.alert import Alerting, AlertSpec, Verdict
 
 DAY_MS = 86_400_000
@@ -125,7 +126,7 @@ def judge_events(
 
 def _mean(figures: list[float]) -> float:
     """Without those that are NaN, for want of events; NaN without any."""
-    known = [figure for figure in figures if figure == figure]  # noqa: PLR0124 - NaN is not itself
+    known = [figure for figure in figures if not math.isnan(figure)]
     return sum(known) / len(known) if known else float("nan")
 
 

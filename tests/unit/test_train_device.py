@@ -255,6 +255,13 @@ def test_a_kernel_is_widened_until_its_threshold_has_a_slope() -> None:
     assert narrow.kernel.gamma * narrow.reach < DEEPEST
 
 
+def test_a_threshold_without_a_slope_at_any_width_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scorers.fit.WIDENINGS", 1)
+
+    with pytest.raises(ModelError, match="lower gamma"):
+        fit_device(Device(3).windows(300), np.arange(300), TrainSpec(gamma=20.0))
+
+
 def test_of_windows_that_overlap_those_are_taken_that_hardly_do() -> None:
     windows = Device(4).windows(1000)
     spec = TrainSpec(max_windows=100, gap=5)

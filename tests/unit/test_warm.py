@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scorers import group
+from scorers import follow, group
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
 from stream import clock, index, producer, syntax, template, texts, unpack, window
@@ -25,6 +25,7 @@ def test_all_loops_are_compiled_once_warm() -> None:
         (index, "_enter"),
         (index, "_leave"),
         (group, "_measure"),
+        (follow, "_follow"),
         (syntax, "_look"),
         (syntax, "_count"),
         (texts, "_copy"),
