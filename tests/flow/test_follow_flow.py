@@ -15,12 +15,11 @@ from scorers.follow import FollowSpec
 from scorers.train import fit_fleet
 from stream.alert import AlertSpec
 from stream.contracts import Topics
-from stream.message import Message, singly
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.records import Records
-from stream.state import recall
 from stream.window import WindowSpec
+from tests.lives import committed
 from tests.simulator import READINGS as EACH
 from tests.simulator import Device, summarise
 
@@ -56,28 +55,14 @@ def fleet_and_log() -> tuple[Fleet, Records]:
 
 def live(fleet: Fleet, log: Records, fates: Iterator[str]) -> list[bytes]:
     """Every message of a life with crashes and commits."""
-    out: list[Message] = []
-    pending: list[Message] = []
-    state: list[tuple[bytes, bytes]] = []
 
     def born() -> Partition:
         partition = Partition(Source("readings", READINGS), 0, SPEC, Topics())
         partition.use(fleet)
         return partition
 
-    partition, at, random = born(), 0, Random(3)
-    while at < len(log):
-        batch = log.part(at, min(at + random.randint(1, 400), len(log)))
-        pending += singly(partition.feed(batch))
-        at += len(batch)
-        fate = next(fates) if at < len(log) else "commit"
-        if fate == "commit" and not partition.reliving:
-            state += [(message.key or b"", message.value) for message in partition.checkpoint()]
-            out, pending = out + pending, []
-        elif fate == "crash":
-            pending, partition = [], born()
-            at = partition.restore(recall(partition.scope, 0, state)) or 0
-    return [message.value for message in out]
+    random = Random(3)
+    return [message.value for message in committed(born, log, iter(lambda: random.randint(1, 400), 0), fates)]
 
 
 def test_limits_that_follow_survive_any_crash_to_the_last_bit(fleet_and_log: tuple[Fleet, Records]) -> None:

@@ -20,8 +20,8 @@ from stream.message import Message, singly
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records
-from stream.state import recall
 from stream.window import WindowSpec
+from tests.lives import committed, cuts
 
 TOPICS = Topics()
 SOURCE = Source(TOPICS.readings, READINGS)
@@ -75,14 +75,6 @@ class Out:
         return {key: score.count for key, score in self.scores.items()}
 
 
-def cuts(records: Records, lengths: Iterator[int]) -> Iterator[Records]:
-    begin = 0
-    while begin < len(records):
-        end = min(begin + next(lengths), len(records))
-        yield records.pick(range(begin, end))
-        begin = end
-
-
 def run(records: Records, how: StreamSpec, lengths: Iterator[int] | None = None) -> Out:
     partition, out = Partition(SOURCE, 0, how, TOPICS), Out()
     for batch in cuts(records, lengths or iter([len(records)] * len(records))):
@@ -92,23 +84,7 @@ def run(records: Records, how: StreamSpec, lengths: Iterator[int] | None = None)
 
 def run_with_crashes(records: Records, how: StreamSpec, lengths: Iterator[int], fates: Iterator[str]) -> Out:
     """Feed batch by batch; an epoch may be committed after any, a crash may follow any."""
-    out, pending = Out(), Out()
-    state: list[tuple[bytes, bytes]] = []
-    partition, at = Partition(SOURCE, 0, how, TOPICS), 0
-    while at < len(records):
-        batch = next(cuts(records.pick(range(at, len(records))), lengths))
-        pending.messages += singly(partition.feed(batch))
-        at += len(batch)
-        fate = next(fates) if at < len(records) else "commit"
-        if fate == "commit" and not partition.reliving:
-            state += [(m.key or b"", m.value) for m in partition.checkpoint()]
-            out.messages += pending.messages
-            pending = Out()
-        elif fate == "crash":
-            pending = Out()
-            partition = Partition(SOURCE, 0, how, TOPICS)
-            at = partition.restore(recall(partition.scope, 0, state)) or 0
-    return out
+    return Out(committed(lambda: Partition(SOURCE, 0, how, TOPICS), records, lengths, fates))
 
 
 # --- windows in the plain ----------------------------------------------------------------------
