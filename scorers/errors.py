@@ -12,6 +12,8 @@
 The message is one sentence that says what is wrong and names the fix.
 """
 
+from collections.abc import Iterable
+
 
 class TidewatchError(Exception):
     """Root of the tree; ``retryable`` says whether trying again may help."""
@@ -39,3 +41,14 @@ class UnavailableError(TidewatchError):
     """A broker, server or disk does not answer."""
 
     retryable = True
+
+
+def hold(group: str, given: object, rules: Iterable[tuple[str, bool, str]]) -> None:
+    """Check fields of ``given``: each rule is a name, whether its value is fine, and what it must be.
+
+    Raises:
+        ConfigError: for the first that is not, as ``<group>.<name>``.
+    """
+    for name, fine, rule in rules:
+        if not fine:
+            raise ConfigError(f"{group}.{name} is {getattr(given, name)}; make it {rule}.")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scorers import calibration
-from scorers.errors import ConfigError, ModelError
+from scorers.errors import ModelError, hold
 from scorers.features import KINDS, MAX, MEAN, MIN, STD, features, transform
 from scorers.model import DEEPEST, DeviceModel, Kernel, Space
 from scorers.statistics import Floats, Ints, Statistics
@@ -62,7 +62,7 @@ class TrainSpec:
     """Windows left out on both sides of a held-out block: as many as share readings, at least."""
 
     def __post_init__(self) -> None:
-        for name, fine, rule in (
+        hold("train", self, (
             ("nu", 0 < self.nu <= 1, "above 0 and at most 1"),
             ("gamma", 0 < self.gamma < np.inf, "positive"),
             ("false_alarm_rate", 0 < self.false_alarm_rate < 0.5, "above 0 and below 0.5"),  # noqa: PLR2004  # said beside it
@@ -70,9 +70,7 @@ class TrainSpec:
             ("gap", self.gap >= 0, "0 or more"),
             ("min_windows", self.min_windows >= 4 * self.folds + 2 * self.gap, "at least 4 * folds + 2 * gap"),
             ("max_windows", self.max_windows >= self.min_windows, "at least min_windows"),
-        ):
-            if not fine:
-                raise ConfigError(f"train.{name} is {getattr(self, name)}; make it {rule}.")
+        ))  # fmt: skip
 
 
 def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> DeviceModel:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from scorers.compiled import compiled
-from scorers.errors import ConfigError
+from scorers.errors import hold
 from scorers.statistics import Flags, Floats, Ints
 
 
@@ -37,15 +37,13 @@ class FollowSpec:
     """Only the last of so many calm windows in a row is learned from, so that none is while an alert is open."""
 
     def __post_init__(self) -> None:
-        for name, fine, rule in (
+        hold("following", self, (
             ("deviations", 0 <= self.deviations < np.inf, "0 or more"),
             ("memory", self.memory >= 1, "at least 1"),
             ("warmup", self.warmup >= 2, "at least 2"),  # noqa: PLR2004 - said beside it
             ("least", 0 < self.least <= 1, "above 0 and at most 1"),
             ("calm", self.calm >= 1, "at least 1"),
-        ):
-            if not fine:
-                raise ConfigError(f"following.{name} is {getattr(self, name)}; make it {rule}.")
+        ))  # fmt: skip
 
 
 _SPARE = 4
