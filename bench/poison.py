@@ -25,6 +25,7 @@ from bench.setup import console, machine
 from producers.publish import Target, punctuate
 from scorers.errors import ModelError
 from stream.kafka import ensure_topics, producer
+from tidewatch.rejects import Id
 
 GOOD = 255
 """In place of a kind's number."""
@@ -163,14 +164,14 @@ def _audit(arena: Arena, places: list[bytearray]) -> dict[str, int]:
     """
     seen = [np.zeros(len(kinds), np.uint8) for kinds in places]
     reasons, wrong = Counter[str](), Counter[str]()
-    topic = arena.topics.readings.encode()
     for message in committed(arena, arena.topics.rejects):
         headers = dict(message.headers() or ())
-        partition, offset = int(headers["tw_partition"]), int(headers["tw_offset"])
+        origin = Id.parse(bytes(headers["ce_id"] or b"").decode())
+        partition, offset = origin.partition, origin.offset
         kind, reason = places[partition][offset], bytes(headers["tw_reason"] or b"").decode()
         seen[partition][offset] += 1
         reasons[reason] += 1
-        if kind == GOOD or headers["tw_topic"] != topic or KINDS[kind].reason != reason:
+        if kind == GOOD or origin.topic != arena.topics.readings or KINDS[kind].reason != reason:
             wrong[f"{'a reading' if kind == GOOD else KINDS[kind].name} for {reason}"] += 1
     poisoned = [np.frombuffer(kinds, np.uint8) != GOOD for kinds in places]
     missing = sum(int((there & (times == 0)).sum()) for there, times in zip(poisoned, seen, strict=True))

@@ -69,19 +69,22 @@ def alert_message(topic: str, alert: Alert) -> Message:
 
 
 def reject_messages(topic: str, records: Records, rejects: Rejects) -> Bulk:
-    """The records of ``rejects``: the original key, its bytes or one reading of many; where from and why in headers."""
+    """The records of ``rejects``: the original key, its bytes or one reading of many; where from and why in headers.
+
+    No header says what another does: each costs the way out and the broker as much as a field of a reading does.
+    """
     rows, count = rejects.row, len(rejects)
-    source, partition = records.topic.encode(), b"%d" % records.partition
-    origin = header("ce_source", source) + header("tw_topic", source) + header("tw_partition", partition)
+    source = records.topic.encode()
+    shared = _VERSION + _REJECT + header("ce_source", source)
     values = _values(Texts.of(records.values), rejects)
-    prefix = source + b"/" + partition + b"/"
+    prefix = b"%s/%d/" % (source, records.partition)
     return Bulk(
         topics=[topic],
         topic=np.zeros(count, np.int64),
         keys=Texts.of(records.keys).gather(rows),
         values=Texts(values.buffer, values.begin, np.maximum(values.size, 0)),
         heads=_heads(prefix, records.offsets[rows], rejects.part, records.timestamps[rows]),
-        commons=[_VERSION + _REJECT + origin + _verdict(*fault) for fault in rejects.faults],
+        commons=[shared + _verdict(*fault) for fault in rejects.faults],
         common=rejects.fault,
         partition=np.full(count, -1),
         timestamp=np.zeros(count, np.int64),
@@ -97,35 +100,28 @@ def _values(texts: Texts, rejects: Rejects) -> Texts:
 
 
 def _heads(prefix: bytes, offsets: Ints, parts: Ints, timestamps: Ints) -> Texts:
-    """The headers that tell records from each other: ``ce_id``, their place and their time."""
-    times, which = moments(timestamps)
-    opened = [opening(name, 0) for name in ("ce_id", "tw_offset", "tw_timestamp", "tw_part")]
-    row = times.shape[1] + sum(map(len, opened)) + len(prefix) + 5 * LONGEST
+    """The headers that tell records from each other: their place and their time."""
+    opened = opening("ce_id", 0), opening("tw_timestamp", 0)
+    row = sum(map(len, opened)) + len(prefix) + 3 * LONGEST
     out, ends = np.empty(len(offsets) * row + 1, np.uint8), np.empty(len(offsets), np.int64)
-    first, place, stamp, piece = (np.frombuffer(text, np.uint8) for text in opened)
-    source = np.frombuffer(prefix, np.uint8)
-    _write_heads(out, ends, times, which, first, source, place, stamp, piece, offsets, parts, timestamps)
+    first, stamp = (np.frombuffer(text, np.uint8) for text in opened)
+    _write_heads(out, ends, first, np.frombuffer(prefix, np.uint8), stamp, offsets, parts, timestamps)
     return written(out, ends)
 
 
 @compiled
 def _write_heads(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
-    out: Bytes, ends: Ints, times: Bytes, which: Ints, first: Bytes, source: Bytes, place: Bytes, stamp: Bytes,
-    piece: Bytes, offsets: Ints, parts: Ints, timestamps: Ints,
-) -> None:  # fmt: skip
+    out: Bytes, ends: Ints, first: Bytes, source: Bytes, stamp: Bytes, offsets: Ints, parts: Ints, timestamps: Ints
+) -> None:
     at = 0
     for row in range(len(offsets)):
-        at = put(out, at, times[which[row]])
         value = put(out, at, first)
         end = put_integer(out, put(out, value, source), offsets[row])
         if parts[row] != WHOLE:
             out[end] = _SLASH
             end = put_integer(out, end + 1, parts[row])
         put_size(out, at, value, end)
-        at = _put_number(out, end, place, offsets[row])
-        at = _put_number(out, at, stamp, timestamps[row])
-        if parts[row] != WHOLE:
-            at = _put_number(out, at, piece, parts[row])
+        at = _put_number(out, end, stamp, timestamps[row])
         ends[row] = at
 
 

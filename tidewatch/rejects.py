@@ -84,10 +84,8 @@ def understand(message: Message) -> Reject | Receipt | None:
         if headers.get("ce_type") == RECEIPT.encode():
             return _receipt.decode(message.value() or b"")
         told = {name: _text(headers[name] or b"") for name in _NEEDED}
-        part = int(_text(headers.get("tw_part") or b"%d" % WHOLE))
-        origin = Id(told["tw_topic"], int(told["tw_partition"]), int(told["tw_offset"]), part)
-        reason, timestamp = Reason(told["tw_reason"]), int(told["tw_timestamp"])
-    except (KeyError, ValueError, msgspec.DecodeError):
+        origin, reason, timestamp = Id.parse(told["ce_id"]), Reason(told["tw_reason"]), int(told["tw_timestamp"])
+    except (KeyError, ValueError, InputError, msgspec.DecodeError):
         return None
     value, arrival = message.value() or b"", message.timestamp()[1]
     place = message.partition() or 0, message.offset() or 0
@@ -98,7 +96,7 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
-_NEEDED = ("tw_topic", "tw_partition", "tw_offset", "tw_reason", "tw_timestamp", "tw_detail")
+_NEEDED = ("ce_id", "tw_reason", "tw_timestamp", "tw_detail")
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Emitted:
             return
         if message.topic() == TOPICS.scores and headers["ce_source"].decode() == TOPICS.readings:
             self.scores.append(msgspec.json.decode(value, type=Score))
-        elif message.topic() == TOPICS.rejects and headers["tw_topic"].decode() == TOPICS.readings:
+        elif message.topic() == TOPICS.rejects and headers["ce_source"].decode() == TOPICS.readings:
             self.rejects[(key, short(value), headers["tw_reason"].decode())] += 1
 
 

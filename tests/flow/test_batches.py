@@ -39,6 +39,7 @@ from tests.flow.test_partition import (
     run_with_crashes,
     spec,
 )
+from tidewatch.rejects import Id
 
 SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=9)
 
@@ -85,7 +86,8 @@ def plain(value: bytes) -> tuple[str, int, list[tuple[str, float]]]:
 def places(out: Out) -> list[tuple[int, int, str]]:
     """Offset, part and reason of every reject."""
     headers = [dict(m.headers) for m in out.messages if m.topic == TOPICS.rejects]
-    return sorted((int(h["tw_offset"]), int(h.get("tw_part", b"-1")), h["tw_reason"].decode()) for h in headers)
+    told = [(Id.parse(h["ce_id"].decode()), h["tw_reason"].decode()) for h in headers]
+    return sorted((origin.offset, origin.part, reason) for origin, reason in told)
 
 
 @settings(max_examples=150)
@@ -146,7 +148,7 @@ def test_a_reading_refused_of_a_batch_is_kept_alone_as_json() -> None:
 
     assert json.loads(empty.value) == {"device_id": "b", "ts": BASE + 1_000, "values": {}}
     assert json.loads(again.value) == json.loads(reading("a", 1))
-    assert (again.key, told["tw_reason"], told["tw_part"], told["tw_offset"]) == (b"key", b"duplicate", b"2", b"1")
+    assert (again.key, told["tw_reason"]) == (b"key", b"duplicate")
     assert (told["ce_id"], dict(empty.headers)["ce_id"]) == (b"sensor.readings/0/1/2", b"sensor.readings/0/1/1")
 
 
@@ -162,7 +164,7 @@ def test_a_batch_that_cannot_be_read_is_kept_as_it_came() -> None:
     broken = packed(reading("a", 1))[:-1]
     (reject,) = run(log([broken]), large(spec())).messages
 
-    assert (reject.value, dict(reject.headers).get("tw_part")) == (broken, None)
+    assert (reject.value, dict(reject.headers)["ce_id"]) == (broken, b"sensor.readings/0/0")
 
 
 def test_readings_are_counted_and_not_records() -> None:

@@ -22,6 +22,7 @@ from stream.readings import READINGS
 from stream.records import PUNCTUATION, Headers, Records
 from stream.window import WindowSpec
 from tests.lives import committed, cuts
+from tidewatch.rejects import Id
 
 TOPICS = Topics()
 SOURCE = Source(TOPICS.readings, READINGS)
@@ -69,7 +70,7 @@ class Out:
     @property
     def rejects(self) -> list[tuple[int, str]]:
         headers = [dict(m.headers) for m in self.messages if m.topic == TOPICS.rejects]
-        return sorted((int(h["tw_offset"]), h["tw_reason"].decode()) for h in headers)
+        return sorted((Id.parse(h["ce_id"].decode()).offset, h["tw_reason"].decode()) for h in headers)
 
     def counts(self) -> dict[tuple[str, int], int]:
         return {key: score.count for key, score in self.scores.items()}
@@ -254,7 +255,7 @@ def test_a_reject_keeps_the_original_bytes_and_says_where_it_came_from() -> None
     headers = dict(reject.headers)
 
     assert (reject.key, reject.value) == (b"key", b"junk")
-    assert (headers["tw_topic"], headers["tw_partition"], headers["tw_offset"]) == (b"sensor.readings", b"0", b"1")
+    assert (headers["ce_id"], headers["ce_source"]) == (b"sensor.readings/0/1", b"sensor.readings")
     assert headers["ce_specversion"] == b"1.0"
 
 
