@@ -1,6 +1,7 @@
 """Windows of one device in, its calibrated model out."""
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,27 @@ TOLERANCE = 1e-4
 """Of libsvm, relative to the sum of its coefficients."""
 
 
+NEIGHBOURS = 5
+"""So many of the nearest windows are asked."""
+CROWD = 500
+"""At most so many windows may be neighbours, spread evenly in time."""
+COMMON = 1.02
+"""Variance of a direction of standardised features above which they move together in it (Kaiser 1960, with slack)."""
+
+
+class Detector(StrEnum):
+    """What tells how far a window lies from the healthy ones, all in the same whitened space."""
+
+    ONE_CLASS_SVM = "one_class_svm"
+    """Schölkopf et al. 2001."""
+    NEAREST = "nearest_neighbours"
+    """The mean squared distance of the five nearest (Angiulli & Pizzuti 2002)."""
+    MAHALANOBIS = "mahalanobis"
+    """The squared distance from the mean (Hotelling's T²)."""
+    RESIDUAL = "pca_residual"
+    """That in those directions alone in which features do not move together: the minor components (Hawkins 1974)."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
     """How a device's model is trained; the defaults hold from 60 windows up.
@@ -45,6 +67,7 @@ class TrainSpec:
         ConfigError: a value is out of range.
     """
 
+    detector: Detector = Detector.ONE_CLASS_SVM
     nu: float = 0.05
     """Share of training windows the one-class SVM may leave outside, in (0, 1]."""
     gamma: float = 0.1
@@ -90,11 +113,12 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     actual = features(chosen)
     softening, floors = _floors(actual)
     shaped = transform(actual, softening)
-    space = fit_space(shaped, softening, floors)
+    space = fit_space(shaped, softening, floors, spec)
     whitened = space.whiten(shaped)
+    least = float(space.projection.any(axis=1).sum())  # what healthy windows have in the mean: 1 a direction
     for _ in range(WIDENINGS):
         far, plain = _held_out(shaped, softening, floors, spec)
-        reach = max(calibration.limit(far, spec.false_alarm_rate), float(len(floors)))
+        reach = max(calibration.limit(far, spec.false_alarm_rate), least)
         depth = spec.gamma / len(floors) * reach
         if not depth >= DEEPEST:  # or is no number, which is refused below
             break
@@ -115,8 +139,8 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     ).checked()
 
 
-def fit_space(shaped: Floats, softening: Floats, floors: Floats) -> Space:
-    """Standardisation and whitening from transformed features.
+def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
+    """Standardisation and whitening from transformed features; without the leading directions where these do not count.
 
     A floor under each scale acts as independent measurement noise: it widens the scale and fills the
     diagonal of the correlation matrix, so that a feature which never moved neither explodes on rounding
@@ -127,6 +151,7 @@ def fit_space(shaped: Floats, softening: Floats, floors: Floats) -> Space:
         shaped: shape (n, p), NaN where missing.
         softening: shape (m,), that ``shaped`` was transformed with.
         floors: shape (p,).
+        spec: how to train.
     """
     known = np.isfinite(shaped)
     filled = np.where(known, shaped, 0.0)
@@ -136,6 +161,8 @@ def fit_space(shaped: Floats, softening: Floats, floors: Floats) -> Space:
     scale = np.sqrt((off**2).sum(axis=0) / np.maximum(heard - 1, 1) + floors**2)
     values, vectors = np.linalg.eigh(shrunk(off / scale))
     projection = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
+    if spec.detector is Detector.RESIDUAL:
+        projection[values > COMMON] = 0.0
     return Space(softening, center, scale, np.ascontiguousarray(projection))
 
 
@@ -165,6 +192,18 @@ def _by_kinds(matrix: Floats) -> Floats:
 
 
 def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
+    """What windows are compared with, from rows (n, p)."""
+    rows, columns = whitened.shape
+    gamma = spec.gamma / columns
+    if spec.detector is Detector.ONE_CLASS_SVM:
+        return _support(whitened, spec)
+    if spec.detector is Detector.NEAREST:
+        crowd = whitened[:: -(-rows // CROWD)]
+        return Kernel(crowd, np.ones(len(crowd)), 0.0, gamma, min(NEIGHBOURS, len(crowd)))
+    return Kernel(np.zeros((1, columns)), np.ones(1), 0.0, gamma)
+
+
+def _support(whitened: Floats, spec: TrainSpec) -> Kernel:
     """A one-class SVM on rows (n, p).
 
     Its gradients are of the size of nu n, so libsvm's default tolerance of 1e-3 stops before the first
@@ -182,11 +221,13 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
 
 
 def refuse_degenerate(kernel: Kernel, whitened: Floats, spec: TrainSpec) -> None:
-    """Hold a model to the nu property (Schölkopf et al. 2001): at most a share nu of its rows (n, p) lies outside.
+    """Hold a one-class SVM to the nu property (Schölkopf et al. 2001): no more than a share nu of its rows is outside.
 
     Raises:
-        ModelError: more do; the solver stopped too early.
+        ModelError: more are; the solver stopped too early.
     """
+    if spec.detector is not Detector.ONE_CLASS_SVM:
+        return
     rounding = TOLERANCE * kernel.coefs.sum()
     outside = float((kernel.decision(whitened) < -rounding).mean())
     if outside > spec.nu + 2 / len(whitened):
@@ -246,7 +287,7 @@ def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
     """Kernel and whitened distances of every window, each from a model that has not seen it."""
     far, plain = [], []
     for train, test in calibration.blocks(len(shaped), spec.folds, spec.gap):
-        space = fit_space(shaped[train], softening, floors)
+        space = fit_space(shaped[train], softening, floors, spec)
         kernel = fit_kernel(space.whiten(shaped[train]), spec)
         whitened = space.whiten(shaped[test])
         far.append(kernel.distance(whitened))

@@ -50,6 +50,7 @@ class Group:
     total: Floats
     """Shape (d,), as all that follow: logarithm of the sum of the coefficients."""
     gamma: Floats
+    nearest: Ints
     offset: Floats
     reach: Floats
     unit: Floats
@@ -75,6 +76,7 @@ class Group:
             bias=np.concatenate([_bias(part) for part in parts] + [np.full(len(pad), -np.inf)]),
             total=np.array([np.log(part.kernel.coefs.sum()) for part in parts]),
             gamma=np.array([part.kernel.gamma for part in parts]),
+            nearest=np.array([part.kernel.nearest for part in parts], np.int64),
             offset=np.array([part.kernel.offset for part in parts]),
             reach=np.array([part.reach for part in parts]),
             unit=np.array([part.unit for part in parts]),
@@ -98,14 +100,14 @@ class Group:
         company it is scored in.
         """
         result = Distances(np.empty(len(z)), np.empty(len(z)), np.empty_like(z))
-        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, *result)
+        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, self.nearest, *result)
         return result
 
 
 @compiled
 def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     model: Rows, z: Floats, indptr: Ints, stack: Floats, bias: Floats, total: Floats, gamma: Floats,
-    kernel: Floats, whitened: Floats, parts: Floats,
+    nearest: Ints, kernel: Floats, whitened: Floats, parts: Floats,
 ) -> None:  # fmt: skip
     """Fill in what :class:`Distances` holds."""
     width = z.shape[1]
@@ -120,15 +122,41 @@ def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
                 pull[column] += terms[row] * stack[first + row, column]
         for column in range(width):
             parts[i, column] = z[i, column] * pull[column]
-        top = -np.inf
         for row in range(width, last - first):
             terms[row] += bias[first + row]
-            top = max(top, terms[row])
-        near = 0.0
-        for row in range(width, last - first):
-            near += np.exp(terms[row] - top)
-        distance = (total[model[i]] - (top + np.log(near))) / gamma[model[i]] + norm
-        kernel[i], whitened[i] = max(distance, 0.0), np.sqrt(norm)
+        if nearest[model[i]]:
+            near = _mean_of_largest(terms[width:], nearest[model[i]])
+        else:
+            near = _logsumexp(terms[width:]) - total[model[i]]
+        kernel[i], whitened[i] = max(norm - near / gamma[model[i]], 0.0), np.sqrt(norm)
+
+
+@compiled
+def _logsumexp(terms: Floats) -> float:
+    top = -np.inf
+    for term in terms:
+        top = max(top, term)
+    near = 0.0
+    for term in terms:
+        near += np.exp(term - top)
+    return float(top + np.log(near))
+
+
+@compiled
+def _mean_of_largest(terms: Floats, count: int) -> float:
+    largest = np.full(min(count, len(terms)), -np.inf)
+    for term in terms:
+        at = 0  # of what is kept, in ascending order, the smallest goes
+        while at < len(largest) and largest[at] < term:
+            if at:
+                largest[at - 1] = largest[at]
+            at += 1
+        if at:
+            largest[at - 1] = term
+    total = 0.0
+    for term in largest:
+        total += term
+    return total / len(largest)
 
 
 @compiled

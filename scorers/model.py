@@ -36,7 +36,10 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A one-class SVM of ``s`` support vectors: ``f(y) = sum_i coefs_i exp(-gamma |y - vectors_i|²) - offset``."""
+    """``s`` healthy windows to compare with: ``f(y) = sum_i coefs_i exp(-gamma |y - vectors_i|²) - offset``.
+
+    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all.
+    """
 
     vectors: Floats
     """Shape (s, p)."""
@@ -44,10 +47,15 @@ class Kernel:
     """Shape (s,), positive."""
     offset: float
     gamma: float
+    nearest: int = 0
+    """So many of the vectors, the nearest, say how far a window is; 0 lets all of them."""
 
     def distance(self, whitened: Floats) -> Floats:
         """Kernel distance of rows (n, p), shape (n,); see :class:`DeviceModel`."""
         squared = (whitened**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * whitened @ self.vectors.T
+        if self.nearest:
+            closest = np.partition(squared, self.nearest - 1, axis=1)[:, : self.nearest]
+            return np.asarray(np.maximum(closest.mean(axis=1), 0.0))
         near = logsumexp(np.log(self.coefs) - self.gamma * squared)
         return np.asarray(np.maximum((np.log(self.coefs.sum()) - near) / self.gamma, 0.0))
 
@@ -58,11 +66,12 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class DeviceModel:
-    """A calibrated one-class SVM on whitened features.
+    """A calibrated detector on whitened features.
 
     The kernel distance ``D`` of a window is the squared distance that, shared by all support vectors, would
     give its decision value: ``D = -log((f + offset) / sum_i coefs_i) / gamma``. It rises as the decision
-    value falls and, unlike it, does not saturate. ``reach`` is the calibrated limit of ``D``.
+    value falls and, unlike it, does not saturate. Of nearest neighbours it is the mean of their squared distances.
+    ``reach`` is the calibrated limit of ``D``.
     """
 
     metrics: tuple[str, ...]
@@ -96,6 +105,8 @@ class DeviceModel:
             raise ModelError("The model holds values that are not finite; train it on windows without extreme values.")
         if not self.kernel.coefs.size or self.kernel.coefs.min() <= 0 or self.space.scale.min() <= 0:
             raise ModelError("The model has no usable support vectors; raise nu or train it on more windows.")
+        if not 0 <= self.kernel.nearest <= self.kernel.coefs.size:
+            raise ModelError("The model asks for more neighbours than it has; train it on more windows.")
         if not 0 < self.kernel.gamma * self.reach < DEEPEST or self.unit <= 0:
             raise ModelError("The model's threshold lies where its kernel saturates; lower gamma.")
         return self

@@ -20,7 +20,7 @@ from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = b"tidewatch.fleet"
 MAGIC = b"\nsha256:"
 TRAILER = len(MAGIC) + 64
@@ -34,6 +34,7 @@ SHAPES = {
     "bias": ("rows",),
     "total": ("models",),
     "gamma": ("models",),
+    "nearest": ("models",),
     "offset": ("models",),
     "reach": ("models",),
     "unit": ("models",),
@@ -42,7 +43,7 @@ SHAPES = {
     "false_alarm_rate": ("models",),
 }
 """Every array of a group."""
-INTEGERS = {"indptr", "windows", "until"}
+INTEGERS = {"indptr", "nearest", "windows", "until"}
 
 SCHEMA = pa.schema(
     [("metrics", pa.list_(pa.string())), ("devices", pa.large_list(pa.string()))]
@@ -188,4 +189,6 @@ def _group(batch: pa.RecordBatch) -> Group:
     inside = group.indptr[0] == 0 and group.indptr[-1] + lengths.max(initial=0) <= sizes["rows"]
     if not devices or not inside or lengths.min() <= sizes["features"]:
         raise ValueError("its models do not fit its rows")
+    if group.nearest.min() < 0:
+        raise ValueError("a model asks for fewer neighbours than none")
     return group

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -56,7 +55,7 @@ class Job:
         wanted = {name: value for name, value in WINDOWS[benchmark].items() if not in_force.configured(name)}
         self.in_force = override(in_force, wanted)
         self.settings = self.in_force.settings
-        self.benchmark = benchmark
+        self.benchmark, self.root = benchmark, root
         self.recording: Recording = named(benchmark, root)
 
     @cached_property
@@ -64,16 +63,19 @@ class Job:
         """Every row's device, ts, split and label."""
         return labels(self.recording).rename(columns={LABEL[self.benchmark]: "label"})
 
+    @cached_property
+    def trained(self) -> dict[str, int]:
+        """Each device's last row that the protocol gives for training, epoch ms."""
+        train = self.rows[self.rows.split == "train"]
+        return {str(device): int(rows.ts.max()) for device, rows in train.groupby("device")}
+
     def fleet(self, path: Path) -> None:
         """Train on the protocol's training rows and save the fleet."""
-        train = self.rows[self.rows.split == "train"]
-        last = {str(device): int(rows.ts.max()) for device, rows in train.groupby("device")}
-        asked, gap = train_spec(self.settings), stream_spec(self.settings).window.overlap
-        spec = replace(asked, gap=gap, min_windows=max(asked.min_windows, 4 * asked.folds + 2 * gap))
+        spec = train_spec(self.settings)
         models: dict[str, DeviceModel] = {}
         for recording in apart(self.recording):
-            blocks, ends = _blocks(self._run(recording, Fleet.empty(), until=last))
-            training = fit_fleet(blocks, spec, ends)
+            windows, ends = blocks(self.windows(recording, Fleet.empty(), until=self.trained))
+            training = fit_fleet(windows, spec, ends)
             models |= training.models
             for result in training.results:
                 if result.status != "trained":
@@ -84,9 +86,10 @@ class Job:
         """The whole recording through the core."""
         models = pack.load(fleet)
         for recording in apart(self.recording):
-            yield from self._run(recording, models)
+            yield from self.windows(recording, models)
 
-    def _run(self, recording: Recording, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
+    def windows(self, recording: Recording, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
+        """Part of the recording through the core, of each device no row later than ``until``."""
         topics = self.settings.topics.names()
         partition = Partition(sources(topics)[0], 0, stream_spec(self.settings), topics)
         partition.use(fleet)
@@ -223,7 +226,7 @@ def _metrics(contributors: Iterable[Contributor]) -> list[str]:
     return sorted({_metric(one.feature) for one in contributors})
 
 
-def _blocks(scores: Iterable[Score]) -> tuple[dict[str, Statistics], dict[str, Ints]]:
+def blocks(scores: Iterable[Score]) -> tuple[dict[str, Statistics], dict[str, Ints]]:
     """Statistics by device, in order of time, and the end of each window."""
     devices: dict[str, list[Score]] = {}
     for score in scores:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from scorers.errors import ConfigError
+from scorers.fit import Detector
 from stream.contracts import Topics
 from stream.kafka import Broker
 from stream.outbox import Delivery
@@ -234,8 +235,11 @@ class RedisSink(_Group):
 
 
 class Training(_Group):
-    """How one-class SVMs are trained."""
+    """How models are trained."""
 
+    detector: Detector = Field(
+        default=Detector.ONE_CLASS_SVM, description="What tells how far a window lies from the healthy ones."
+    )
     nu: float = Field(
         default=0.05, gt=0, le=1, description="Share of training windows allowed outside (Schölkopf 2001)."
     )

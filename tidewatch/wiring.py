@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals, signal
 from types import FrameType
@@ -45,14 +46,16 @@ def worker_spec(settings: Settings) -> WorkerSpec:
 
 
 def train_spec(settings: Settings) -> TrainSpec:
-    """How models are trained."""
-    training = settings.training
-    return TrainSpec(
+    """How models are trained; held-out windows share no reading with those trained on."""
+    training, gap = settings.training, stream_spec(settings).window.overlap
+    spec = TrainSpec(
+        detector=training.detector,
         nu=training.nu,
         false_alarm_rate=training.false_alarm_rate,
         min_windows=training.min_windows,
         max_windows=training.max_windows,
     )
+    return replace(spec, gap=gap, min_windows=max(spec.min_windows, 4 * spec.folds + 2 * gap))
 
 
 def existing(path: Path, what: str) -> Path:

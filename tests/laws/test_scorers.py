@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scorers import pack
-from scorers.fit import TrainSpec
+from scorers.fit import Detector, TrainSpec
 from scorers.fleet import Fleet
 from scorers.statistics import Ints, Statistics, concat
 from scorers.train import fit_fleet
@@ -19,11 +19,11 @@ DEVICES = 8
 Maker = Callable[[dict[str, Statistics]], Fleet]
 
 
-def one_class_svm(blocks: dict[str, Statistics]) -> Fleet:
-    return Fleet.of(fit_fleet(blocks, TrainSpec()).models, "v1")
+def scorer_by(detector: Detector) -> Maker:
+    return lambda blocks: Fleet.of(fit_fleet(blocks, TrainSpec(detector=detector)).models, "v1")
 
 
-SCORERS: list[Maker] = [one_class_svm]
+SCORERS: dict[str, Maker] = {detector: scorer_by(detector) for detector in Detector}
 COLUMNS = ("decision", "score", "severity", "share", "actual", "typical")
 
 
@@ -32,10 +32,9 @@ def healthy() -> dict[str, Statistics]:
     return {f"d{seed}": Device(seed).windows(100) for seed in range(DEVICES)}
 
 
-@pytest.fixture(scope="module", params=SCORERS, ids=lambda maker: maker.__name__)
+@pytest.fixture(scope="module", params=SCORERS)
 def maker(request: pytest.FixtureRequest) -> Maker:
-    chosen: Maker = request.param
-    return chosen
+    return SCORERS[request.param]
 
 
 @pytest.fixture(scope="module")

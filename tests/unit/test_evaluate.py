@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from producers.recordings import SKAB_METRICS
 from scorers.errors import ConfigError
+from scorers.fit import Detector
 from tidewatch.cli import app
 from tidewatch.evaluate import Job
 from tidewatch.protocols import Benchmark, Points
+from tidewatch.rivals import RECIPES
 from tidewatch.settings import load
 from tidewatch.stack import embedded_broker
 
@@ -64,6 +66,21 @@ def test_a_fault_is_found_and_what_is_healthy_is_not(recordings: Path) -> None:
     assert result["rows"] == result["scored"] == 2 * TEST
     # 10 s windows that hop by 1 s, the first and the last ones partly empty
     assert result["windows"] == 2 * (TRAIN + TEST + 9)
+
+
+def test_rivals_are_judged_by_the_same_protocol(recordings: Path) -> None:
+    words = ["evaluate", "skab", "--data", str(recordings), "--rivals"]
+    done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    result = json.loads(done.stdout.splitlines()[-1])
+    table = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+
+    assert result["detector"] == "one_class_svm"
+    assert set(result["rivals"]) == {*Detector, *RECIPES} - {Detector.ONE_CLASS_SVM}
+    assert {figures["rows"] for figures in result["rivals"].values()} == {2 * TEST}
+    assert all(result["rivals"][detector]["f1"] > 0.8 for detector in Detector if detector in result["rivals"])
+    # the recipe flags what is healthy, which is why it is not ours
+    assert result["rivals"]["scikit-learn: StandardScaler, OneClassSVM"]["far"] > 2 * result["far"]
+    assert all(name[:12] in table for name in (*Detector, *RECIPES))
 
 
 def test_a_row_is_judged_by_the_window_that_ends_with_its_second(recordings: Path) -> None:

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from scorers.features import features, names, transform
-from scorers.fit import TrainSpec, fit_device
+from scorers.fit import CROWD, NEIGHBOURS, Detector, TrainSpec, fit_device
 from scorers.fleet import Fleet
+from scorers.group import _mean_of_largest
 from scorers.model import DeviceModel, score
 from scorers.statistics import Floats, Statistics, concat
 from tests.simulator import Device, summarise
@@ -48,6 +52,54 @@ def test_the_fleet_equals_scikit_learn_to_1e_9() -> None:
     threshold = np.repeat([model.threshold for model in models], 40)
 
     np.testing.assert_allclose((verdicts.decision + threshold[shuffled]), expected[shuffled], rtol=0, atol=1e-9)
+
+
+def distances(model: DeviceModel, windows: Statistics) -> tuple[Floats, Floats]:
+    """As the fleet sees them, and the whitened windows."""
+    fleet = Fleet.of({"a": model}, "v1")
+    whitened = model.space.whiten(transform(features(windows.align(model.metrics)), model.space.softening))
+    return fleet.measure(np.zeros(len(windows), np.int64), windows).distance, whitened
+
+
+@pytest.mark.parametrize("windows", [80, 3 * CROWD // 2])
+def test_nearest_neighbours_are_those_of_scikit_learn(windows: int) -> None:
+    train, fresh = Device(3).windows(windows), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
+    model = fit_device(train, np.arange(windows), TrainSpec(detector=Detector.NEAREST))
+    found, whitened = distances(model, fresh)
+    crowd = model.space.whiten(transform(features(train.align(model.metrics)), model.space.softening))
+    crowd = crowd[:: 1 + windows // CROWD]
+    away, _ = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(crowd).kneighbors(whitened)
+
+    np.testing.assert_allclose(found, (away**2).mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(model.kernel.distance(whitened), found, rtol=1e-9)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(1, 12))
+def test_the_mean_of_the_largest(terms: list[float], count: int) -> None:
+    largest = sorted(terms)[-count:]
+
+    assert _mean_of_largest(np.array(terms), count) == pytest.approx(sum(largest) / len(largest), abs=1e-6)
+
+
+def test_mahalanobis_is_the_squared_distance_from_the_mean() -> None:
+    model = fit_device(Device(3).windows(80), np.arange(80), TrainSpec(detector=Detector.MAHALANOBIS))
+    found, whitened = distances(model, Device(3).windows(50))
+
+    np.testing.assert_allclose(found, (whitened**2).sum(axis=1), rtol=1e-9)
+
+
+def test_the_residual_is_blind_to_the_leading_directions_alone() -> None:
+    whole, residual = (
+        fit_device(Device(3).windows(200), np.arange(200), TrainSpec(detector=detector))
+        for detector in (Detector.MAHALANOBIS, Detector.RESIDUAL)
+    )
+    kept = np.asarray(residual.space.projection.any(axis=1))
+    leading = whole.space.projection[~kept]
+
+    assert 0 < kept.sum() < len(kept)
+    np.testing.assert_array_equal(residual.space.projection[kept], whole.space.projection[kept])
+    # of whitening directions the short ones are those of the largest variance
+    assert np.linalg.norm(leading, axis=1).max() <= np.linalg.norm(whole.space.projection[kept], axis=1).min()
 
 
 @pytest.mark.parametrize("run", [1, 7, 300])

@@ -2,6 +2,7 @@ import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -119,8 +120,8 @@ def test_a_missing_file_is_refused_with_the_fix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 3}, "upgrade"),
-        ({"format": 1}, "train it again"),
+        ({"format": pack.FORMAT + 1}, "upgrade"),
+        ({"format": pack.FORMAT - 1}, "train it again"),
         ({"features": "others"}, "train it again"),
         ({"format": None}, "train it again"),
     ],
@@ -142,8 +143,9 @@ def test_well_sealed_junk_is_refused(content: bytes, tmp_path: Path) -> None:
         pack.load(tmp_path / "junk.fleet")
 
 
-def test_arrays_that_do_not_fit_are_refused(fleet: Fleet, tmp_path: Path) -> None:
-    broken = replace(fleet.groups[0], reach=fleet.groups[0].reach[:1])
+@pytest.mark.parametrize("changes", [{"reach": np.ones(1)}, {"nearest": np.array([0, -1])}], ids=str)
+def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], fleet: Fleet, tmp_path: Path) -> None:
+    broken = replace(fleet.groups[0], **changes)
     pack.save(Fleet(fleet.version, (broken,)), tmp_path / "broken.fleet", CREATED)
 
     with pytest.raises(FleetFileError, match="does not hold a fleet"):

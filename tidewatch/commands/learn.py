@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +17,8 @@ from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch.commands.feed import AsJson, moment
 from tidewatch.console import emit, err, out
-from tidewatch.protocols import Benchmark
+from tidewatch.protocols import Benchmark, Result
+from tidewatch.rivals import rivals
 from tidewatch.settings import InForce
 from tidewatch.training import fit
 
@@ -69,6 +71,9 @@ def evaluate(
         Through, typer.Option(help="The pure core, or a real broker and the whole stream.")
     ] = Through.CORE,
     keep: Annotated[Path | None, typer.Option(help="Keep predictions and fleet in this folder.")] = None,
+    beside: Annotated[
+        bool, typer.Option("--rivals", help="Also every other detector, and scikit-learn's as they come.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay labelled recordings through the stream and measure its verdicts by their protocol."""
@@ -78,14 +83,20 @@ def evaluate(
         result = (
             evaluation.through_core(job, folder) if through is Through.CORE else evaluation.through_kafka(job, folder)
         )
+        others = dict(rivals(job, folder)) if beside else {}
+    ours = job.settings.training.detector
     if as_json:
-        emit(asdict(result))
+        emit(asdict(result) | {"detector": ours} | ({"rivals": _plain(others)} if beside else {}))
         return
-    figures = asdict(result)
-    table = Table("benchmark", "through", *figures)
-    shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
-    table.add_row(benchmark, through, *shown)
+    table = Table(f"{benchmark}, through {through}", *asdict(result))
+    for name, figures in _plain({ours: result, **others}).items():
+        shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
+        table.add_row(name, *shown)
     out.print(table)
+
+
+def _plain(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
+    return {name: asdict(result) for name, result in results.items()}
 
 
 def compare(

@@ -1,0 +1,67 @@
+"""A benchmark by every detector there is, and by what scikit-learn does unless told otherwise."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from producers.recordings import apart
+from scorers.features import features
+from scorers.fit import Detector
+from scorers.fleet import Fleet
+from scorers.statistics import Floats
+from tidewatch.children import override
+from tidewatch.evaluate import Job, blocks, through_core
+from tidewatch.protocols import Result
+
+Recipe = Callable[[Floats, Floats], Floats]
+"""From training rows (n, p) and others (m, p), the oddness of the others (m,); above 0 is an anomaly."""
+
+
+def _one_class_svm(train: Floats, other: Floats) -> Floats:
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - a second, which only those who compare are to pay
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - as above
+    from sklearn.svm import OneClassSVM  # noqa: PLC0415 - as above
+
+    return -np.asarray(make_pipeline(StandardScaler(), OneClassSVM()).fit(train).decision_function(other))
+
+
+def _isolation_forest(train: Floats, other: Floats) -> Floats:
+    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - as above
+
+    return -np.asarray(IsolationForest(random_state=0).fit(train).decision_function(other))
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "scikit-learn: StandardScaler, OneClassSVM": _one_class_svm,
+    "scikit-learn: IsolationForest": _isolation_forest,
+}
+"""With every default, on the same windows' features, a model a device."""
+
+
+def rivals(job: Job, folder: Path) -> Iterator[tuple[str, Result]]:
+    """Each other detector through the core, then each recipe; figures as they are known."""
+    for detector in Detector:
+        if detector is not job.settings.training.detector:
+            own = folder / detector
+            own.mkdir()
+            changed = override(job.in_force, {"training.detector": detector})
+            yield detector, through_core(Job(changed, job.benchmark, job.root), own)
+    tables = {name: list[pd.DataFrame]() for name in RECIPES}
+    for recording in apart(job.recording):
+        train, _ = blocks(job.windows(recording, Fleet.empty(), until=job.trained))
+        whole, ends = blocks(job.windows(recording, Fleet.empty()))
+        for device, statistics in whole.items():
+            both = (np.nan_to_num(features(one.align(statistics.metrics))) for one in (train[device], statistics))
+            first, other = both
+            for name, recipe in RECIPES.items():
+                odd = recipe(first, other)
+                tables[name].append(_verdicts(device, ends[device], odd))
+    for name, parts in tables.items():
+        yield name, job.judge(pd.concat(parts, ignore_index=True))
+
+
+def _verdicts(device: str, ends: np.ndarray, odd: Floats) -> pd.DataFrame:
+    """As a stream would give them, without contributors."""
+    return pd.DataFrame({"device": device, "end": ends, "scored": True, "anomaly": odd > 0, "score": odd, "top": None})
