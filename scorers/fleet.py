@@ -119,7 +119,7 @@ class Fleet:
         return measured
 
     def judge(self, measured: Measured, share: Floats, *, top: int = 3) -> Verdicts:
-        """Verdicts by ``share`` of the trained limits, shape (n,), in (0, 1]."""
+        """Verdicts by ``share`` of the trained limits, shape (n,), positive."""
         verdicts = Verdicts.learning(len(share), top, self.names)
         for part in measured.parts:
             self._judge(verdicts, part, share[part.rows])

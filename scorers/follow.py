@@ -6,6 +6,10 @@ forgetting exponentially, of the distances of its own recent windows, and a wind
 ``mean + deviations * standard deviation`` of it, never by more than training allows nor by less than a share of
 that. It is the EWMA chart's way of following a level (Roberts 1959; Montgomery 2013, ch. 9) and the rule of
 streaming peaks over threshold that what is beyond the limit is not learned from (Siffer et al. 2017, SPOT).
+
+A device that stays odd has changed for good, as far as a limit can tell, and its alert has been seen. Its odd windows
+beyond the share that is tolerated add up; past the *patience* the limit rises with each of them, and falls back as they
+grow fewer: adaptive conformal inference (Gibbs & Candès 2021), but for what is overlooked at first.
 """
 
 from dataclasses import dataclass, field
@@ -35,6 +39,8 @@ class FollowSpec:
     """The lowest limit, as a share of the trained one; in (0, 1]."""
     calm: int = 3
     """Only the last of so many calm windows in a row is learned from, so that none is while an alert is open."""
+    patience: int = 300
+    """Odd windows, beyond 2 % of all, that a device may have before its limit rises; 0: it never does."""
 
     def __post_init__(self) -> None:
         hold("following", self, (
@@ -43,14 +49,20 @@ class FollowSpec:
             ("warmup", self.warmup >= 2, "at least 2"),  # noqa: PLR2004 - said beside it
             ("least", 0 < self.least <= 1, "above 0 and at most 1"),
             ("calm", self.calm >= 1, "at least 1"),
+            ("patience", self.patience >= 0, "0 or more"),
         ))  # fmt: skip
 
 
+TOLERATED = 0.02
+"""Share of a device's windows that may be odd for ever."""
+HIGHEST = 5.0
+"""A limit rises to so many times the one it would be, in roots of distances; what lies beyond is always odd."""
 _SPARE = 4
 """What is full grows by one part in so many, at least."""
 
-Trail = tuple[float, int, float, float, int]
-"""A device's, to be remembered: reach of the model it belongs to, windows, mean, variance, calm windows in a row."""
+Trail = tuple[float, int, float, float, int, float]
+"""A device's, to be remembered: reach of the model it belongs to, windows, mean, variance, calm windows in a row,
+odd ones beyond those tolerated."""
 
 
 @dataclass(slots=True)
@@ -64,11 +76,12 @@ class Trails:
     mean: Floats = field(default_factory=lambda: np.zeros(0))
     variance: Floats = field(default_factory=lambda: np.zeros(0))
     calm: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    excess: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
-    def _columns(self) -> tuple[Floats, Ints, Floats, Floats, Ints]:
+    def _columns(self) -> tuple[Floats, Ints, Floats, Floats, Ints, Floats]:
         """As a :data:`Trail` has them."""
-        return self.reach, self.count, self.mean, self.variance, self.calm
+        return self.reach, self.count, self.mean, self.variance, self.calm, self.excess
 
     def grow(self, devices: int) -> None:
         """Make room for so many devices, and some to come."""
@@ -76,13 +89,13 @@ class Trails:
         if more > 0:
             spare = max(more, len(self.count) // _SPARE)
             floats, ints = np.zeros(spare), np.zeros(spare, np.int64)
-            self.reach, self.mean, self.variance = (
-                np.append(column, floats) for column in (self.reach, self.mean, self.variance)
+            self.reach, self.mean, self.variance, self.excess = (
+                np.append(column, floats) for column in (self.reach, self.mean, self.variance, self.excess)
             )
             self.count, self.calm = np.append(self.count, ints), np.append(self.calm, ints)
 
     def follow(self, device: Ints, distance: Floats, reach: Floats, fresh: Flags) -> Floats:
-        """The share of ``reach`` beyond which each window is an anomaly, in (0, 1]; the trails learn as they go.
+        """The share of ``reach`` beyond which each window is an anomaly, positive; the trails learn as they go.
 
         Args:
             device: shape (n,), each device's windows in order of time.
@@ -94,7 +107,7 @@ class Trails:
         share = np.ones(len(device))
         spec = self.spec
         if spec.deviations > 0:
-            rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm
+            rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm, spec.patience
             _follow(device, distance, reach, fresh, share, *self._columns, *rule)
         return share
 
@@ -112,8 +125,8 @@ class Trails:
 @compiled
 def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     device: Ints, distance: Floats, reach: Floats, fresh: Flags, share: Floats,
-    of: Floats, count: Ints, mean: Floats, variance: Floats, calm: Ints,
-    deviations: float, memory: int, warmup: int, least: float, wanted: int,
+    of: Floats, count: Ints, mean: Floats, variance: Floats, calm: Ints, excess: Floats,
+    deviations: float, memory: int, warmup: int, least: float, wanted: int, patience: int,
 ) -> None:  # fmt: skip
     """Distances are compared as their roots, for they are squares."""
     for i in range(len(device)):
@@ -121,17 +134,22 @@ def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
         if not (fresh[i] and distance[i] >= 0):
             continue
         if of[at] != reach[i]:
-            of[at], count[at], mean[at], variance[at], calm[at] = reach[i], 0, 0.0, 0.0, wanted
+            of[at], count[at], mean[at], variance[at], calm[at], excess[at] = reach[i], 0, 0.0, 0.0, wanted, 0.0
         ratio = np.sqrt(distance[i] / reach[i])
-        limit = 1.0
+        usual = raised = 1.0
         if count[at] >= warmup:
-            limit = min(max(mean[at] + deviations * np.sqrt(variance[at]), least), 1.0)
-        share[i] = limit * limit
-        if distance[i] > reach[i] * share[i]:
+            usual = min(max(mean[at] + deviations * np.sqrt(variance[at]), least), 1.0)
+        if patience:
+            raised = min(np.exp(max(excess[at] - patience, 0.0) / memory), HIGHEST)
+        share[i] = (usual * raised) ** 2
+        odd = distance[i] > reach[i] * share[i]
+        excess[at] = max(excess[at] + odd - TOLERATED, 0.0)
+        if odd:
             calm[at] = 0
             continue
         calm[at] = min(calm[at] + 1, wanted)
-        if calm[at] == wanted:
+        # what only a raised limit lets pass is overlooked, not learned
+        if calm[at] == wanted and distance[i] <= reach[i] * usual**2:
             count[at] += 1
             weight = max(1.0 / count[at], 1.0 / memory)
             off = ratio - mean[at]

@@ -10,6 +10,9 @@ from scorers.statistics import Floats
 
 FARTHEST = 1e6
 """Standard deviations at which a feature is cut off, so that absurd readings stay within float range."""
+PLAIN = 10.0
+"""Standard deviations up to which a feature counts as it is; what lies beyond counts by its logarithm, so that one
+feature does not drown all others."""
 DEEPEST = 20.0
 """Largest ``gamma * reach``; beyond it the threshold drowns in the kernel's rounding."""
 STEEPNESS = 3
@@ -113,9 +116,18 @@ class DeviceModel:
 
 
 def standardise(transformed: Floats, center: Floats, scale: Floats) -> Floats:
-    """Standard deviations from typical; 0, the typical value, where a feature is missing."""
+    """Standard deviations from typical; 0, the typical value, where a feature is missing.
+
+    Beyond ``PLAIN`` they are ``PLAIN (1 + log(z / PLAIN))``, which begins as steep as that ends: Huber's way (1964)
+    with what lies far out, but that it goes on rising.
+    """
     z = (transformed - center) / scale
-    return np.clip(np.nan_to_num(z, copy=False, nan=0.0), -FARTHEST, FARTHEST, out=z)
+    np.clip(np.nan_to_num(z, copy=False, nan=0.0), -FARTHEST, FARTHEST, out=z)
+    far = np.abs(z) > PLAIN
+    if far.any():
+        beyond = z[far]
+        z[far] = np.sign(beyond) * PLAIN * (1 + np.log(np.abs(beyond) / PLAIN))
+    return np.asarray(z)
 
 
 def logsumexp(terms: Floats) -> Floats:

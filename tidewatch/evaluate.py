@@ -100,7 +100,7 @@ class Job:
                     yield msgspec.json.decode(message.value, type=Score)
 
     def judge(self, verdicts: pd.DataFrame) -> Result:
-        """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly, score, top; one row a window."""
+        """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly, severity, top; one row a window."""
         hop = self.settings.window.hop_ms
         test = self.rows[self.rows.split == "test"].copy()
         test["end"] = test.ts // hop * hop + hop
@@ -114,10 +114,10 @@ def through_core(job: Job, folder: Path) -> Result:
     """Without a broker: the pure core in this process."""
     job.fleet(folder / "fleet.arrow")
     columns = [
-        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision, s.score, _metrics(s.contributors))
+        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision, s.severity, _metrics(s.contributors))
         for s in job.scores(folder / "fleet.arrow")
     ]
-    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision", "score", "top"])
+    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision", "severity", "top"])
     verdicts.to_parquet(folder / "verdicts.parquet")
     return job.judge(verdicts)
 
@@ -140,7 +140,7 @@ def through_kafka(job: Job, folder: Path) -> Result:
         _stream(in_force, job.recording, folder)
     found = (
         dataset(folder / "parquet", "predictions")
-        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision", "score", "contributors"])
+        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision", "severity", "contributors"])
         .to_pandas()
     )
     verdicts = pd.DataFrame({
@@ -149,7 +149,7 @@ def through_kafka(job: Job, folder: Path) -> Result:
         "scored": found.state == "scored",
         "anomaly": found.anomaly,
         "decision": found.decision,
-        "score": found.score,
+        "severity": found.severity,
         "top": [sorted({_metric(one["feature"]) for one in of}) for of in found.contributors],
     })  # fmt: skip
     verdicts.to_parquet(folder / "verdicts.parquet")

@@ -53,7 +53,7 @@ class Events:
     """By device, then the mean over devices, without point adjustment."""
 
     ap: float
-    """Average precision of the scores, row by row."""
+    """Average precision of the severities, row by row."""
     f1: float
     """Of the rows that a window flags, at the limit in force."""
     event_recall: float
@@ -88,7 +88,7 @@ def judge_events(
     """SMD's rows, events and explanations.
 
     Args:
-        judged: one row a test row, in order of time within a device: device, label, scored, anomaly, score, top.
+        judged: one row a test row, in order of time within a device: device, label, scored, anomaly, severity, top.
         windows: how many came out.
         alert: when odd windows are an alert.
         causes: the metrics that explain events, by device; rows are counted from its first test row.
@@ -104,14 +104,14 @@ def judge_events(
     for device, own in judged.groupby("device", sort=True):
         label = own.label.to_numpy() > 0
         flagged = own.anomaly.fillna(value=False).to_numpy(np.bool_)
-        score, alarmed = own.score.fillna(0.0).to_numpy(), firing(flagged, alert)
-        ap.append(average_precision_score(label, score))
+        severity, alarmed = own.severity.fillna(0.0).to_numpy(), firing(flagged, alert)
+        ap.append(average_precision_score(label, severity))
         f1.append(confusion(flagged, label).f1)
         recall.append(event_recall(alarmed, label))
         days = len(own) * step_ms / DAY_MS
         false.append(sum(not label[first:last].any() for first, last in runs(alarmed)) / days)
         top = [names if isinstance(names, list) else [] for names in own.top]
-        hits += [_hit(top, score, cause) for cause in causes.get(str(device), [])]
+        hits += [_hit(top, severity, cause) for cause in causes.get(str(device), [])]
     return Events(
         ap=_mean(ap),
         f1=_mean(f1),
@@ -141,8 +141,8 @@ def firing(flagged: Flags, spec: AlertSpec) -> Flags:
     return result
 
 
-def _hit(top: Sequence[Sequence[str]], score: Floats, cause: Cause) -> float:
-    oddest = cause.first + int(score[cause.first : cause.last + 1].argmax())
+def _hit(top: Sequence[Sequence[str]], severity: Floats, cause: Cause) -> float:
+    oddest = cause.first + int(severity[cause.first : cause.last + 1].argmax())
     return float(bool(cause.metrics.intersection(top[oddest])))
 
 

@@ -64,4 +64,6 @@ def rivals(job: Job, folder: Path) -> Iterator[tuple[str, Result]]:
 
 def _verdicts(device: str, ends: np.ndarray, odd: Floats) -> pd.DataFrame:
     """As a stream would give them, without contributors."""
-    return pd.DataFrame({"device": device, "end": ends, "scored": True, "anomaly": odd > 0, "score": odd, "top": None})
+    return pd.DataFrame(
+        {"device": device, "end": ends, "scored": True, "anomaly": odd > 0, "severity": odd, "top": None}
+    )

@@ -148,7 +148,7 @@ class Alerting(_Group):
 
 
 class Following(_Group):
-    """How the limit of each device follows its own recent windows, below the one that training set."""
+    """How the limit of each device follows its own recent windows."""
 
     deviations: float = Field(
         default=5.0,
@@ -159,6 +159,11 @@ class Following(_Group):
     memory: int = Field(default=1000, ge=1, description="Windows over which a device's recent distances are forgotten.")
     warmup: int = Field(default=60, ge=2, description="Healthy windows of a device before its limit follows.")
     least: float = Field(default=0.05, gt=0, le=1, description="The lowest limit, as a share of the trained one.")
+    patience: int = Field(
+        default=300,
+        ge=0,
+        description="Odd windows, beyond 2 % of all, that a device may have before its limit rises; 0: it never does.",
+    )
 
 
 class Worker(_Group):

@@ -31,6 +31,7 @@ def stream_spec(settings: Settings) -> StreamSpec:
             following.warmup,
             following.least,
             alerting.n,
+            following.patience,
         ),
         limits=Limits(max_bytes=worker.max_bytes, max_metrics=worker.max_metrics, max_ahead_ms=worker.max_ahead_ms),
         max_jump_ms=worker.max_jump_ms,

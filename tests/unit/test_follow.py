@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.errors import ConfigError
-from scorers.follow import FollowSpec, Trails
+from scorers.follow import HIGHEST, TOLERATED, FollowSpec, Trails
 from scorers.statistics import Floats, Ints
 
-SPEC = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=1)
+SPEC = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=1, patience=0)
+PATIENT = replace(SPEC, patience=30)
 REACH = 100.0
 
 
@@ -66,8 +69,7 @@ def test_a_shift_far_below_the_trained_limit_is_found_and_not_learned() -> None:
 
 
 def test_nothing_is_learned_until_so_many_windows_were_calm() -> None:
-    spec = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=3)
-    trails = Trails(spec)
+    trails = Trails(replace(SPEC, calm=3))
     follow(trails, healthy(100, 0.3))
     known = trails.count[0]
     follow(trails, np.array([0.09, 0.81, 0.09, 0.09, 0.81, 0.09, 0.09, 0.09, 0.09]) * REACH)
@@ -81,6 +83,49 @@ def test_a_limit_never_exceeds_the_trained_one_nor_falls_below_its_share() -> No
 
     assert loud.max() == 1
     assert still[-1] == pytest.approx(SPEC.least)
+
+
+def test_a_device_that_stays_odd_is_taken_as_changed_once_patience_ends() -> None:
+    trails, shifted = Trails(PATIENT), healthy(400, 0.8)
+    follow(trails, healthy(100, 0.3))
+    limits = follow(trails, shifted)
+    odd = np.sqrt(shifted / REACH) > limits
+
+    assert odd[:40].all()
+    assert (limits[:30] == limits[0]).all()
+    assert (np.diff(limits[32:60]) > 0).all()
+    assert 0.8 < limits[200:].min() < limits[200:].max() < 1.0
+    # in the long run odd is what is tolerated, and nothing of it was learned
+    assert odd[200:].mean() < 3 * TOLERATED
+    assert trails.mean[0] == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_limit_that_rose_falls_back() -> None:
+    trails = Trails(PATIENT)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+    follow(trails, healthy(60, 0.6))
+    raised = follow(trails, healthy(1, 0.3))[0]
+
+    assert raised > 1.2 * usual
+    assert follow(trails, healthy(3000, 0.3))[-1] == pytest.approx(usual, rel=0.1)
+
+
+def test_what_lies_far_beyond_training_is_never_taken_as_healthy() -> None:
+    trails, broken = Trails(PATIENT), healthy(3000, 6.0)
+    follow(trails, healthy(100, 0.3))
+    limits = follow(trails, broken)
+
+    assert (np.sqrt(broken / REACH) > limits).all()
+    assert limits.max() <= HIGHEST
+
+
+def test_odd_windows_that_are_tolerated_raise_no_limit() -> None:
+    trails = Trails(PATIENT)
+    distance = healthy(5000, 0.3)
+    distance[:: int(1 / TOLERATED) + 1] = REACH
+    limits = follow(trails, distance)
+
+    assert limits[-1] < 0.5
 
 
 def test_windows_that_the_model_was_trained_on_are_not_learned_from() -> None:
@@ -113,14 +158,14 @@ def test_no_deviations_judge_by_the_trained_limit_alone() -> None:
 def test_batches_and_restarts_change_no_bit(cuts: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     distance, device = (
-        healthy(300, 0.5, seed) * random.choice([1, 3], 300, p=[0.95, 0.05]),
+        healthy(300, 0.5, seed) * random.choice([1, 3], 300, p=[0.6, 0.4]),
         random.integers(3, size=300),
     )
-    whole = follow(Trails(SPEC), distance, device)
-    parts, trails = [], Trails(SPEC)
+    whole = follow(Trails(PATIENT), distance, device)
+    parts, trails = [], Trails(PATIENT)
     for rows in np.split(np.arange(300), sorted(cuts)):
         parts.append(follow(trails, distance[rows], device[rows]))
-        known, trails = trails.remember(np.arange(3)), Trails(SPEC)
+        known, trails = trails.remember(np.arange(3)), Trails(PATIENT)
         trails.grow(3)
         for number, trail in enumerate(known):
             if trail:
@@ -130,7 +175,8 @@ def test_batches_and_restarts_change_no_bit(cuts: list[int], seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("deviations", -1), ("memory", 0), ("warmup", 1), ("least", 0), ("least", 1.1), ("calm", 0)]
+    ("name", "value"),
+    [("deviations", -1), ("memory", 0), ("warmup", 1), ("least", 0), ("least", 1.1), ("calm", 0), ("patience", -1)],
 )
 def test_a_rule_out_of_range_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"following.{name}"):

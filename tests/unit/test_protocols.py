@@ -18,14 +18,14 @@ MINUTE_MS = 60_000
 
 
 def judged(label: str, flagged: str, device: str = "a", top: list[str] | None = None) -> pd.DataFrame:
-    """Rows of a device: ``X`` is labelled, and flagged; the score follows the flags."""
+    """Rows of a device: ``X`` is labelled, and flagged; the severity follows the flags."""
     flags = np.array([mark == "X" for mark in flagged])
     return pd.DataFrame({
         "device": device,
         "label": [int(mark == "X") for mark in label],
         "scored": True,
         "anomaly": flags,
-        "score": np.where(flags, 80.0, 10.0),
+        "severity": np.where(flags, 80.0, 10.0),
         "top": [top or []] * len(flags),
     })  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_an_event_is_explained_if_its_oddest_window_names_one_of_its_metrics() -
 
 def test_a_row_without_a_verdict_is_healthy_and_least_odd() -> None:
     rows = judged("XX..", "XX..").astype({"scored": object, "anomaly": object, "top": object})
-    for name in ("scored", "anomaly", "score", "top"):
+    for name in ("scored", "anomaly", "severity", "top"):
         rows.loc[0, name] = np.nan  # as a merge leaves it
     result = judge_events(rows, 4, AlertSpec(1, 1), {"a": [Cause(0, 0, frozenset({"cpu"}))]}, MINUTE_MS)
 
