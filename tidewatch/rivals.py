@@ -38,6 +38,8 @@ RECIPES: Mapping[str, Recipe] = {
     "scikit-learn: IsolationForest": _isolation_forest,
 }
 """With every default, on the same windows' features, a model a device."""
+RIVALS = len(Detector) - 1 + len(RECIPES)
+"""How many there are beside the detector in force."""
 
 
 def rivals(job: Job, folder: Path) -> Iterator[tuple[str, Result]]:

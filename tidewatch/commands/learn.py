@@ -16,9 +16,9 @@ from scorers.train import Period
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch.commands.feed import AsJson, moment
-from tidewatch.console import emit, err, out
+from tidewatch.console import emit, err, out, progress
 from tidewatch.protocols import Benchmark, Result
-from tidewatch.rivals import rivals
+from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
 from tidewatch.training import fit
 
@@ -83,7 +83,7 @@ def evaluate(
         result = (
             evaluation.through_core(job, folder) if through is Through.CORE else evaluation.through_kafka(job, folder)
         )
-        others = dict(rivals(job, folder)) if beside else {}
+        others = _rivals(job, folder) if beside else {}
     ours = job.settings.training.detector
     if as_json:
         emit(asdict(result) | {"detector": ours} | ({"rivals": _plain(others)} if beside else {}))
@@ -93,6 +93,15 @@ def evaluate(
         shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
         table.add_row(name, *shown)
     out.print(table)
+
+
+def _rivals(job: evaluation.Job, folder: Path) -> dict[str, Result]:
+    known: dict[str, Result] = {}
+    with progress("judging rivals") as show:
+        for name, result in rivals(job, folder):
+            known[name] = result
+            show(len(known), RIVALS)
+    return known
 
 
 def _plain(results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
