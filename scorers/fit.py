@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scorers import calibration
 from scorers.errors import ModelError, hold
@@ -107,9 +108,7 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     Raises:
         ModelError: too few windows, or what comes out is degenerate.
     """
-    apart = max(1, min(spec.gap, len(window_end) // spec.max_windows))
-    recent = np.argsort(window_end, kind="stable")[::-apart][: spec.max_windows][::-1]
-    chosen = _modelled(_complete(statistics.take(recent)), spec)
+    chosen = _modelled(_complete(statistics.take(recent(window_end, spec))), spec)
     actual = features(chosen)
     softening, floors = _floors(actual)
     shaped = transform(actual, softening)
@@ -137,6 +136,12 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
         until=int(window_end.max()),
         false_alarm_rate=float((far > reach).mean()),
     ).checked()
+
+
+def recent(window_end: Ints, spec: TrainSpec) -> NDArray[np.intp]:
+    """The rows of the windows that a model is trained on, oldest first."""
+    apart = max(1, min(spec.gap, len(window_end) // spec.max_windows))
+    return np.argsort(window_end, kind="stable")[::-apart][: spec.max_windows][::-1]
 
 
 def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:

@@ -8,12 +8,13 @@ import pandas as pd
 
 from producers.recordings import apart
 from scorers.features import features
-from scorers.fit import Detector
+from scorers.fit import Detector, recent
 from scorers.fleet import Fleet
 from scorers.statistics import Floats
 from tidewatch.children import override
 from tidewatch.evaluate import Job, blocks, through_core
 from tidewatch.protocols import Result
+from tidewatch.wiring import train_spec
 
 Recipe = Callable[[Floats, Floats], Floats]
 """From training rows (n, p) and others (m, p), the oddness of the others (m,); above 0 is an anomaly."""
@@ -37,7 +38,7 @@ RECIPES: Mapping[str, Recipe] = {
     "scikit-learn: StandardScaler, OneClassSVM": _one_class_svm,
     "scikit-learn: IsolationForest": _isolation_forest,
 }
-"""With every default, on the same windows' features, a model a device."""
+"""With every default, a model a device, on the features of the windows that ours is trained on."""
 RIVALS = len(Detector) - 1 + len(RECIPES)
 """How many there are beside the detector in force."""
 
@@ -47,19 +48,18 @@ def rivals(job: Job, folder: Path) -> Iterator[tuple[str, Result]]:
     for detector in Detector:
         if detector is not job.settings.training.detector:
             own = folder / detector
-            own.mkdir()
+            own.mkdir(exist_ok=True)
             changed = override(job.in_force, {"training.detector": detector})
             yield detector, through_core(Job(changed, job.benchmark, job.root), own)
     tables = {name: list[pd.DataFrame]() for name in RECIPES}
     for recording in apart(job.recording):
-        train, _ = blocks(job.windows(recording, Fleet.empty(), until=job.trained))
+        train, known = blocks(job.windows(recording, Fleet.empty(), until=job.trained))
         whole, ends = blocks(job.windows(recording, Fleet.empty()))
         for device, statistics in whole.items():
-            both = (np.nan_to_num(features(one.align(statistics.metrics))) for one in (train[device], statistics))
-            first, other = both
+            chosen = train[device].take(recent(known[device], train_spec(job.settings))).align(statistics.metrics)
+            learned, judged = (np.nan_to_num(features(windows)) for windows in (chosen, statistics))
             for name, recipe in RECIPES.items():
-                odd = recipe(first, other)
-                tables[name].append(_verdicts(device, ends[device], odd))
+                tables[name].append(_verdicts(device, ends[device], recipe(learned, judged)))
     for name, parts in tables.items():
         yield name, job.judge(pd.concat(parts, ignore_index=True))
 
