@@ -14,6 +14,7 @@ from tests.compaction import DAY, fill, plain
 from tidewatch.cli import app
 
 MUCH_TO_DO = """
+import signal
 import time
 from sinks.merge import Merger
 from tidewatch.cli import main
@@ -23,9 +24,11 @@ def merge_for_long(*arguments, **options):
     time.sleep(5)
     return written
 Merger.merge = merge_for_long
+signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
-"""Tidewatch on a disk so slow that a compaction can be met in the middle."""
+"""Tidewatch on a disk so slow that a compaction can be met in the middle; hearing Ctrl-C, which what a shell runs in
+the background does not."""
 
 
 @pytest.fixture
