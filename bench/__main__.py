@@ -76,6 +76,8 @@ def stream(  # noqa: PLR0913 - one parameter a flag
         charts.rates(result, plot)
     if as_json:
         emit(result)
+    if result["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -91,7 +93,7 @@ def check(
         emit({**result, "recorded": then.ratios, "worse": worse})
     for name, (before, now) in worse.items():
         console.print(f"[bold red]worse:[/] ours ÷ {name} was {before:.3g} and is {now:.3g}", soft_wrap=True)
-    if worse:
+    if worse or result["failed"]:
         raise typer.Exit(1)
 
 
@@ -243,29 +245,42 @@ def _competition(job: Job, runners: Sequence[Runner], times: int, *, keep: bool)
     """Let them compete, and tell."""
     load = os.getloadavg()
     with arena(job, keep=keep) as built:
-        runs, checked = _compete(runners, built, times)
-        result = report.document(runs, built, checked, load)
+        runs, checked, failed = _compete(runners, built, times)
+        result = report.document(runs, built, checked, load) | {"failed": failed}
     report.show(result, runs)
     return result
 
 
 def _compete(
     runners: Sequence[Runner], built: Arena, times: int
-) -> tuple[dict[Runner, list[Run]], dict[Runner, Check]]:
-    """Let every runner have its turn, ``times`` over; the windows of each that makes some are checked."""
+) -> tuple[dict[Runner, list[Run]], dict[Runner, Check], dict[str, str]]:
+    """Let every runner have its turn, ``times`` over; the windows of each that makes some are checked.
+
+    One that fails is told of and has no further turn, and what others have done stays; unless it is ours.
+    """
     for runner in runners:
         runner.command(built)  # whatever must be installed or compiled is so before the first turn
     measure(LIBRDKAFKA, built)  # unrecorded: the broker's code and the page cache are warm for everyone
-    runs, checked = defaultdict[Runner, list[Run]](list), dict[Runner, Check]()
+    runs, checked, failed = defaultdict[Runner, list[Run]](list), dict[Runner, Check](), dict[str, str]()
+    ours, *_ = runners
     for turn in range(times):
         # there and back again: neither the broker's age nor a change of load favours one of them
         for runner in runners[:: -1 if turn % 2 else 1]:
-            run = measure(runner, built)
-            console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
-            runs[runner].append(run)
-            if runner.ends is None:
-                checked[runner] = checked_windows(built, runner)
-    return dict(runs), checked
+            if runner.name in failed:
+                continue
+            try:
+                run = measure(runner, built)
+                console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
+                runs[runner].append(run)
+                if runner.ends is None:
+                    checked[runner] = checked_windows(built, runner)
+            except TidewatchError as error:
+                if runner is ours:
+                    raise
+                console.print(f"[bold red]{runner.name} failed:[/] {error}", soft_wrap=True)
+                failed[runner.name] = str(error)
+    finished = {runner: own for runner, own in runs.items() if runner.name not in failed}
+    return finished, {runner: checked[runner] for runner in finished if runner in checked}, failed
 
 
 def main() -> None:

@@ -46,5 +46,5 @@ def recorded(path: Path = RECORD) -> Record:
 
 
 def worse(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """The ratios that have lost more than ``SLACK``, as they were and as they are."""
-    return {name: (before[name], now[name]) for name in before if now[name] < before[name] * (1 - SLACK)}
+    """The ratios that have lost more than ``SLACK``, as they were and as they are; those that are there now."""
+    return {name: (was, now[name]) for name, was in before.items() if name in now and now[name] < was * (1 - SLACK)}
