@@ -9,7 +9,8 @@ streaming peaks over threshold that what is beyond the limit is not learned from
 
 A device that stays odd has changed for good, as far as a limit can tell, and its alert has been seen. Its odd windows
 beyond the share that is tolerated add up; past the *patience* the limit rises with each of them, and falls back as they
-grow fewer: adaptive conformal inference (Gibbs & Candès 2021), but for what is overlooked at first.
+grow fewer: adaptive conformal inference (Gibbs & Candès 2021), but for what is overlooked at first. Whoever has been as
+healthy as ever for so many windows as are remembered was mended, and is judged as before.
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class FollowSpec:
     least: float = 0.05
     """The lowest limit, as a share of the trained one; in (0, 1]."""
     calm: int = 3
-    """Only the last of so many calm windows in a row is learned from, so that none is while an alert is open."""
+    """A window is learned from at the end of so many calm ones in a row, so that none is while an alert is open."""
     patience: int = 300
     """Odd windows, beyond 2 % of all, that a device may have before its limit rises; 0: it never does."""
 
@@ -143,13 +144,15 @@ def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
             raised = min(np.exp(max(excess[at] - patience, 0.0) / memory), HIGHEST)
         share[i] = (usual * raised) ** 2
         odd = distance[i] > reach[i] * share[i]
-        excess[at] = max(excess[at] + odd - TOLERATED, 0.0)
-        if odd:
+        # no more than what lifts the limit to its highest, or it would stay there long after
+        excess[at] = min(max(excess[at] + odd - TOLERATED, 0.0), patience + memory * np.log(HIGHEST))
+        if distance[i] > reach[i] * usual**2:  # odd, or overlooked for the limit has risen
             calm[at] = 0
             continue
-        calm[at] = min(calm[at] + 1, wanted)
-        # what only a raised limit lets pass is overlooked, not learned
-        if calm[at] == wanted and distance[i] <= reach[i] * usual**2:
+        calm[at] += 1
+        if calm[at] >= memory:
+            excess[at] = 0.0
+        if calm[at] >= wanted:
             count[at] += 1
             weight = max(1.0 / count[at], 1.0 / memory)
             off = ratio - mean[at]

@@ -110,6 +110,16 @@ def test_a_limit_that_rose_falls_back() -> None:
     assert follow(trails, healthy(3000, 0.3))[-1] == pytest.approx(usual, rel=0.1)
 
 
+def test_a_device_that_was_mended_is_soon_judged_as_before() -> None:
+    trails = Trails(PATIENT)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+    follow(trails, healthy(3000, 6.0))
+    limits = follow(trails, healthy(PATIENT.memory + 1, 0.3))
+
+    assert limits[0] > 2 * usual
+    assert limits[-1] == pytest.approx(usual, rel=0.1)
+
+
 def test_what_lies_far_beyond_training_is_never_taken_as_healthy() -> None:
     trails, broken = Trails(PATIENT), healthy(3000, 6.0)
     follow(trails, healthy(100, 0.3))
