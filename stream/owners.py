@@ -35,6 +35,8 @@ _LULL_S = 0.25
 _ALARM_S = 0.25
 """After the last epoch's end one that holds a new alert may end: nobody waits for a whole epoch to be woken."""
 _NAP_S = 0.5
+_GAP = -2
+"""Of an owner that missed a run: none that comes is the next."""
 _EPOCHS = 8
 """What is this part of all that may be on its way out is an epoch by its size alone."""
 
@@ -78,6 +80,10 @@ class Owner:
     commit: "asyncio.Task[None] | None" = None
     leaving: bool = False
     """Whether the group has taken it away."""
+    arrived: int = 0
+    """Runs of records counted in since it was taken over."""
+    fed: int = 0
+    """How many of those the core has."""
 
     def collect(self, messages: list[Output], now: float) -> None:
         """Add what is to go out."""
@@ -163,7 +169,10 @@ class Owners:
 
     def arrive(self, records: Records) -> Fetch:
         """Count in what was fetched."""
-        fetch = Fetch(records, self._life)
+        owner = self._owned.get(TP(records.topic, records.partition))
+        if owner:
+            owner.arrived += 1
+        fetch = Fetch(records, self._life, owner.arrived if owner else 0)
         self._in_flight += fetch.size
         if self._in_flight >= self._worker.max_in_flight:
             self._room.clear()
@@ -253,7 +262,11 @@ class Owners:
     # --- what the worker does ------------------------------------------------------------------
 
     async def feed(self, fetch: Fetch) -> None:
-        """Take in one run of records; runs fetched before a rebalance are not ours to judge."""
+        """Take in one run of records; runs fetched before a rebalance are not ours to judge.
+
+        Faust lets go of what it has no room for when it stops, and hands over what follows. Past such a gap nothing
+        is taken in: the next owner reads on from before it.
+        """
         if fetch.life != self._life:
             return
         self._in_flight -= fetch.size
@@ -262,12 +275,23 @@ class Owners:
         owner = self._owned.get(TP(fetch.records.topic, fetch.records.partition))
         if owner is None:
             return
+        if fetch.turn != owner.fed + 1:
+            self._miss(owner)
+            return
+        owner.fed = fetch.turn
         now = owner.heard = time.monotonic()
         owner.collect(owner.core.feed(fetch.records), now)
         self._recover()
         self._end_epoch(owner, now)
         while not owner.leaving and self._crowded() and (commits := self._commits()):
             await asyncio.wait(commits, return_when=asyncio.FIRST_COMPLETED)
+
+    def _miss(self, owner: Owner) -> None:
+        """Have the partition taken over anew, for records of it were lost on their way here."""
+        if not self._closing and owner.fed >= 0:
+            log.warning("%s: records were lost on their way to the stream; they are read again", owner.identity)
+            self.fenced()
+        owner.fed = _GAP
 
     def _commits(self) -> list["asyncio.Task[None]"]:
         """Every epoch on its way out, those that end now among them."""

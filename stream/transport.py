@@ -53,14 +53,18 @@ class Owners(Protocol):
 
 
 class Fetch:
-    """A run of records on its way to the agent; ``life`` tells whose acquisition it belongs to."""
+    """A run of records on its way to the agent.
 
-    __slots__ = ("life", "records", "size")
+    ``life`` tells whose acquisition it belongs to, ``turn`` which of its partition's runs it is since then.
+    """
 
-    def __init__(self, records: Records, life: int) -> None:
+    __slots__ = ("life", "records", "size", "turn")
+
+    def __init__(self, records: Records, life: int, turn: int) -> None:
         self.records = records
         self.size = records.size
         self.life = life
+        self.turn = turn
 
 
 class Thread(aiokafka.AIOKafkaConsumerThread):

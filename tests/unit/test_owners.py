@@ -91,3 +91,24 @@ def test_alerts_in_a_row_share_an_epoch() -> None:
     sent = asyncio.run(fed(b"alert", b"alert", b"alert", ended_s=601))
 
     assert [len(epoch) for epoch in sent] == [1]
+
+
+def test_nothing_is_taken_in_past_a_run_that_was_lost_on_its_way() -> None:
+    way, asked = Way(), []
+
+    async def lose_one() -> Owner:
+        owners = Owners(Broker("127.0.0.1:1"), Topics(), sources(Topics()), StreamSpec(), WorkerSpec(epoch_s=3_600.0))
+        owners.fenced = lambda: asked.append("rejoin")
+        core: Any = Core()
+        owner = owners._owned[PLACE] = Owner(core, way, heard=time.monotonic())  # noqa: SLF001
+        first, _, third, fourth = [owners.arrive(record(offset, b"%d" % offset)) for offset in range(4)]
+        for fetch in (first, third, fourth):
+            await owners.feed(fetch)
+        await owners.revoke([PLACE])
+        return owner
+
+    owner = asyncio.run(lose_one())
+
+    assert owner.core.next_offset == 1
+    assert [[message.value for message in epoch if isinstance(message, Message)] for epoch in way.sent] == [[b"0"]]
+    assert asked == ["rejoin"]
