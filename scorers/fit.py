@@ -41,8 +41,6 @@ TOLERANCE = 1e-4
 
 NEIGHBOURS = 5
 """So many of the nearest windows are asked."""
-CROWD = 500
-"""At most so many windows may be neighbours, spread evenly in time."""
 COMMON = 1.02
 """Variance of a direction of standardised features above which they move together in it (Kaiser 1960, with slack)."""
 
@@ -203,8 +201,7 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
     if spec.detector is Detector.ONE_CLASS_SVM:
         return _support(whitened, spec)
     if spec.detector is Detector.NEAREST:
-        crowd = whitened[:: -(-rows // CROWD)]
-        return Kernel(crowd, np.ones(len(crowd)), 0.0, gamma, min(NEIGHBOURS, len(crowd)))
+        return Kernel(whitened, np.ones(rows), 0.0, gamma, min(NEIGHBOURS, rows))
     return Kernel(np.zeros((1, columns)), np.ones(1), 0.0, gamma)
 
 

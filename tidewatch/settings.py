@@ -248,6 +248,12 @@ class Training(_Group):
     nu: float = Field(
         default=0.05, gt=0, le=1, description="Share of training windows allowed outside (Schölkopf 2001)."
     )
+    gamma: float = Field(
+        default=0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="Kernel width, divided by the number of features; higher tells apart more kinds of health.",
+    )
     false_alarm_rate: float = Field(
         default=0.002,
         gt=0,

@@ -52,6 +52,7 @@ def train_spec(settings: Settings) -> TrainSpec:
     spec = TrainSpec(
         detector=training.detector,
         nu=training.nu,
+        gamma=training.gamma,
         false_alarm_rate=training.false_alarm_rate,
         min_windows=training.min_windows,
         max_windows=training.max_windows,

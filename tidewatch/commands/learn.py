@@ -8,16 +8,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 from rich.table import Table
 
 from producers.recordings import data_root
+from scorers.errors import ConfigError
+from scorers.fit import Detector
 from scorers.train import Period
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
+from tidewatch import series
 from tidewatch.commands.feed import AsJson, moment
 from tidewatch.console import emit, err, out, progress
-from tidewatch.protocols import Benchmark, Result
+from tidewatch.protocols import Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
 from tidewatch.training import fit
@@ -79,20 +83,42 @@ def evaluate(
     """Replay labelled recordings through the stream and measure its verdicts by their protocol."""
     in_force: InForce = context.obj
     job = evaluation.Job(in_force, benchmark, data_root(data, os.environ))
+    if benchmark is Benchmark.NAB and through is Through.KAFKA:
+        raise ConfigError("nab fits its models again as the series go on, which only --through core does.")
     with evaluation.workplace(keep) as folder:
-        result = (
-            evaluation.through_core(job, folder) if through is Through.CORE else evaluation.through_kafka(job, folder)
-        )
-        others = _rivals(job, folder) if beside else {}
-    ours = job.settings.training.detector
+        if benchmark is Benchmark.NAB:
+            results, more = _series(job, folder, every=beside)
+        else:
+            run = evaluation.through_core if through is Through.CORE else evaluation.through_kafka
+            ours = job.settings.training.detector.value
+            results, more = {ours: run(job, folder)} | (_rivals(job, folder) if beside else {}), {}
+    first, *others = results
     if as_json:
-        emit(asdict(result) | {"detector": ours} | ({"rivals": _plain(others)} if beside else {}))
+        rivals = {"rivals": _plain({name: results[name] for name in others})} if beside else {}
+        emit(asdict(results[first]) | {"detector": first} | more | rivals)
         return
-    table = Table(f"{benchmark}, through {through}", *asdict(result))
-    for name, figures in _plain({ours: result, **others}).items():
+    table = Table(f"{benchmark}, through {through}", *asdict(results[first]))
+    for name, figures in _plain(results).items():
         shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
         table.add_row(name, *shown)
     out.print(table)
+    for name, value in more.items():
+        out.print(f"{name}: {value:.3f}")
+
+
+def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str, Result], dict[str, float]]:
+    """NAB's scores by detector, and what tells that its scoring is right."""
+    judging, parts = series.judges(job.in_force, every=every), []
+    with progress("judging series") as show:
+        for _, rows in series.oddness(job, judging):
+            parts.append(rows)
+            show(len(parts), job.rows.device.nunique())
+    found = pd.concat(parts, ignore_index=True)
+    found.to_parquet(folder / "oddness.parquet")
+    results: dict[str, Result] = {name: series.sweep(found, name) for name in judging}
+    svm = results[Detector.ONE_CLASS_SVM]
+    told = {"score_ocsvm": svm.score} if isinstance(svm, Sweep) else {}
+    return results, told | series.verification(found)
 
 
 def _rivals(job: evaluation.Job, folder: Path) -> dict[str, Result]:
