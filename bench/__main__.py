@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench import alarms as alarmed
 from bench import charts, guard, report
 from bench import curves as scaling
 from bench import devices as many
@@ -131,6 +132,22 @@ def score(
     """Microseconds to score a window, beside scikit-learn; no Kafka."""
     result = scoring.run(devices, windows)
     scoring.show(result)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def alarms(
+    *,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices there are.")] = 1_000,
+    weeks: Annotated[int, typer.Option(min=2, help="How many, with one that is only trained on.")] = 4,
+    alerts_per_week: Annotated[float, typer.Option(min=0.01, help="False alerts asked for, a device.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Decides devices and faults.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Alerts of a simulated fleet in health beside those asked for, and the faults they find; no Kafka."""
+    result = alarmed.run(alarmed.Case(devices, weeks, alerts_per_week, seed))
+    alarmed.show(result)
     if as_json:
         emit(result)
 

@@ -6,10 +6,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.metrics import runs
 from scorers.statistics import Floats
 
 TAIL = 0.1
 """Share of the held-out distances taken as the tail."""
+TAILS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)
+"""The same of windows that alert: the least with peaks enough, for the farther out it begins, the better it fits."""
+PARTS, BEGUN = 7, 3
+"""Of a device's windows, and how many of these a model needs to be tried on the next."""
 FEWEST = 15
 """Exceedances below which the tail reaches further into the body (at most a quarter of it)."""
 
@@ -25,6 +30,44 @@ def blocks(rows: int, folds: int, gap: int) -> Iterator[tuple[NDArray[np.intp], 
     for first, last in pairwise(edges):
         away = (everything < first - gap) | (everything >= last + gap)
         yield everything[away], everything[first:last]
+
+
+def ahead(rows: int, gap: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """The same for each of the later parts, by what came before it alone: as a model is used once it is trained.
+
+    Where a device drifts, blocks held out from the middle look closer than what is to come, and those from the ends
+    farther (Dawid 1984, prequential).
+    """
+    edges = np.linspace(0, rows, PARTS + 1).astype(np.intp)
+    for first, last in pairwise(edges[BEGUN:]):
+        yield np.arange(max(first - gap, 1)), np.arange(first, last)
+
+
+def alert_limit(distances: Floats, expected: float, k: int, n: int) -> float:
+    """The distance beyond which ``k`` of ``n`` healthy windows in a row lie ``expected`` times in as many windows.
+
+    Windows that alert together are one alert, so the peaks of such runs are what the tail is fitted to, as in
+    :func:`limit` (declustering; Coles 2001, section 5.3.2).
+
+    Args:
+        distances: shape (m,), held-out, in order of time, at least ``n``.
+        expected: alerts asked for, positive.
+        k: so many windows ...
+        n: ... of so many are an alert.
+    """
+    before = np.concatenate([np.zeros(n - 1), distances])
+    lasting = np.sort(np.lib.stride_tricks.sliding_window_view(before, n), axis=1)[:, n - k]
+    wanted = max(FEWEST, 2 * expected)
+    base, peaks = lasting.max(), np.zeros(0)
+    for share in TAILS:
+        base = np.quantile(lasting, 1 - share)
+        peaks = np.array([lasting[first:last].max() for first, last in runs(lasting > base)])
+        if len(peaks) >= wanted:
+            break
+    if len(peaks) <= expected:
+        return float(base)
+    excess = (peaks - base).mean()
+    return float(base + len(peaks) * excess * ((expected / len(peaks)) ** (-1 / len(peaks)) - 1))
 
 
 def limit(distances: Floats, rate: float) -> float:

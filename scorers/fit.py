@@ -1,5 +1,6 @@
 """Windows of one device in, its calibrated model out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -74,6 +75,10 @@ class TrainSpec:
     kernel has no slope left gets a lower one, that is a wider kernel."""
     false_alarm_rate: float = 0.002
     """False alarms per healthy window, in (0, 0.5)."""
+    alerts: float | None = None
+    """False alerts per healthy window, in (0, 0.5), in place of false alarms: ``k`` odd windows of ``n`` are one."""
+    k: int = 2
+    n: int = 3
     min_windows: int = 30
     """Fewer windows: no model yet."""
     max_windows: int = 2000
@@ -88,6 +93,8 @@ class TrainSpec:
             ("nu", 0 < self.nu <= 1, "above 0 and at most 1"),
             ("gamma", 0 < self.gamma < np.inf, "positive"),
             ("false_alarm_rate", 0 < self.false_alarm_rate < 0.5, "above 0 and below 0.5"),  # noqa: PLR2004  # said beside it
+            ("alerts", self.alerts is None or 0 < self.alerts < 0.5, "above 0 and below 0.5"),  # noqa: PLR2004  # said beside it
+            ("k", 1 <= self.k <= self.n, "at least 1 and at most n"),
             ("folds", self.folds >= 2, "at least 2"),  # noqa: PLR2004  # said beside it
             ("gap", self.gap >= 0, "0 or more"),
             ("min_windows", self.min_windows >= 4 * self.folds + 2 * self.gap, "at least 4 * folds + 2 * gap"),
@@ -115,7 +122,7 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     least = float(space.projection.any(axis=1).sum())  # what healthy windows have in the mean: 1 a direction
     for _ in range(WIDENINGS):
         far, plain = _held_out(shaped, softening, floors, spec)
-        reach = max(calibration.limit(far, spec.false_alarm_rate), least)
+        reach = max(_limit(far, spec, apart(len(window_end), spec)), least)
         depth = spec.gamma / len(floors) * reach
         if not depth >= DEEPEST:  # or is no number, which is refused below
             break
@@ -138,8 +145,12 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
 
 def recent(window_end: Ints, spec: TrainSpec) -> NDArray[np.intp]:
     """The rows of the windows that a model is trained on, oldest first."""
-    apart = max(1, min(spec.gap, len(window_end) // spec.max_windows))
-    return np.argsort(window_end, kind="stable")[::-apart][: spec.max_windows][::-1]
+    return np.argsort(window_end, kind="stable")[:: -apart(len(window_end), spec)][: spec.max_windows][::-1]
+
+
+def apart(windows: int, spec: TrainSpec) -> int:
+    """Of so many windows a model is trained on every how many."""
+    return max(1, min(spec.gap, windows // spec.max_windows))
 
 
 def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
@@ -288,10 +299,25 @@ def _median(values: Floats) -> Floats:
 def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
     """Kernel and whitened distances of every window, each from a model that has not seen it."""
     far, plain = [], []
-    for train, test in calibration.blocks(len(shaped), spec.folds, spec.gap):
+    for train, test in _folds(len(shaped), spec):
         space = fit_space(shaped[train], softening, floors, spec)
         kernel = fit_kernel(space.whiten(shaped[train]), spec)
         whitened = space.whiten(shaped[test])
         far.append(kernel.distance(whitened))
         plain.append(np.sqrt((whitened**2).sum(axis=1)))
     return np.concatenate(far), np.concatenate(plain)
+
+
+def _folds(rows: int, spec: TrainSpec) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    if spec.alerts is None:
+        return calibration.blocks(rows, spec.folds, spec.gap)
+    return calibration.ahead(rows, spec.gap)
+
+
+def _limit(far: Floats, spec: TrainSpec, stride: int) -> float:
+    """Where healthy windows seldom lie; they are ``stride`` windows apart."""
+    if spec.alerts is None:
+        return calibration.limit(far, spec.false_alarm_rate)
+    # what shares its readings is odd together: of windows apart each stands for an alert
+    k, n = (spec.k, spec.n) if stride == 1 else (1, 1)
+    return calibration.alert_limit(far, spec.alerts * stride * len(far), k, n)

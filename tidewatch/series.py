@@ -26,6 +26,8 @@ EVERY = 500
 MEMORY = 200
 """A row is odd by itself if it is ``FACTOR`` times as odd as each of so many before it."""
 FACTOR = 1.3
+RECIPES_ROWS = 5_000
+"""What scikit-learn's recipes are fitted on at most, spread over all: half of the windows would be support vectors."""
 
 Judge = Callable[[Statistics, Ints, Statistics], Floats]
 """From known windows and their ends, the oddness of later windows, shape (n,)."""
@@ -56,12 +58,12 @@ def _ours(in_force: InForce, detector: Detector) -> Judge:
 
 
 def _recipe(in_force: InForce, recipe: Recipe) -> Judge:
-    spec = _spec(in_force)
+    spec = replace(_spec(in_force), max_windows=RECIPES_ROWS)
 
     def judge(known: Statistics, ends: Ints, later: Statistics) -> Floats:
         chosen = known.take(recent(ends, spec))
         odd = recipe(*(np.nan_to_num(features(windows.align(known.metrics))) for windows in (chosen, later)))
-        return np.asarray(np.exp(odd))  # positive, in the same order
+        return np.maximum(odd, 0.0)
 
     return judge
 

@@ -260,6 +260,12 @@ class Training(_Group):
         lt=0.5,
         description="Share of healthy windows that may be flagged; set on held-out windows.",
     )
+    alerts_per_week: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="False alerts a healthy device may raise a week; sets limits in place of `false_alarm_rate`.",
+    )
     min_windows: int = Field(default=50, ge=14, description="Devices with fewer windows keep learning.")
     max_windows: int = Field(
         default=2_000, ge=14, description="Only so many windows of a device, the most recent, are used."

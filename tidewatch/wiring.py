@@ -18,6 +18,8 @@ from stream.partition import StreamSpec
 from stream.window import WindowSpec
 from tidewatch.settings import Settings
 
+WEEK_MS = 7 * 86_400_000
+
 
 def stream_spec(settings: Settings) -> StreamSpec:
     """How the stream windows, believes and alerts."""
@@ -48,12 +50,16 @@ def worker_spec(settings: Settings) -> WorkerSpec:
 
 def train_spec(settings: Settings) -> TrainSpec:
     """How models are trained; held-out windows share no reading with those trained on."""
-    training, gap = settings.training, stream_spec(settings).window.overlap
+    training, alerting, gap = settings.training, settings.alerting, stream_spec(settings).window.overlap
+    a_week = training.alerts_per_week
     spec = TrainSpec(
         detector=training.detector,
         nu=training.nu,
         gamma=training.gamma,
         false_alarm_rate=training.false_alarm_rate,
+        alerts=None if a_week is None else a_week * settings.window.hop_ms / WEEK_MS,
+        k=alerting.k,
+        n=alerting.n,
         min_windows=training.min_windows,
         max_windows=training.max_windows,
     )

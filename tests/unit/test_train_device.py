@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from scorers import calibration
 from scorers.errors import ConfigError, ModelError
 from scorers.fit import MINIMAL, TrainSpec, fit_device, refuse_degenerate, shrunk
 from scorers.fleet import Fleet
+from scorers.metrics import runs
 from scorers.model import DEEPEST, DeviceModel
-from scorers.statistics import Statistics, concat
+from scorers.statistics import Floats, Statistics, concat
 from scorers.verdicts import Verdicts
+from stream.alert import AlertSpec
 from tests.simulator import FAULTS, READINGS, Device, summarise
+from tidewatch.protocols import firing
 
 SPEC = TrainSpec()
 
@@ -198,6 +202,8 @@ def test_windows_without_readings_are_refused() -> None:
         {"gap": -1},
         {"min_windows": 5},
         {"max_windows": 9},
+        {"alerts": 0.0},
+        {"k": 4, "n": 3},
     ],
 )
 def test_a_wrong_setting_is_named(wrong: dict[str, float]) -> None:
@@ -270,3 +276,39 @@ def test_of_windows_that_overlap_those_are_taken_that_hardly_do() -> None:
     assert fit_device(windows, np.arange(1000), spec).reach == pytest.approx(
         fit_device(every_fifth, np.arange(100), spec).reach
     )
+
+
+def test_parts_ahead_are_tried_by_what_came_before_alone() -> None:
+    folds = [(train.tolist(), held.tolist()) for train, held in calibration.ahead(14, 1)]
+
+    assert folds == [
+        ([0, 1, 2, 3, 4], [6, 7]),
+        ([0, 1, 2, 3, 4, 5, 6], [8, 9]),
+        ([*range(9)], [10, 11]),
+        ([*range(11)], [12, 13]),
+    ]
+
+
+@pytest.mark.parametrize("expected", [0.5, 2.0, 10.0])
+@pytest.mark.parametrize("memory", [0.0, 0.8])
+def test_as_many_alerts_come_as_were_asked_for(expected: float, memory: float) -> None:
+    """Also where odd windows come together: the more they do, the fewer alerts they are."""
+    random = np.random.default_rng(5)
+
+    def distances() -> Floats:
+        shocks = (np.sqrt(1 - memory**2) * random.standard_normal(1_050)).tolist()
+        walk = np.array([*accumulate(shocks, lambda before, shock: memory * before + shock)])
+        return np.asarray(walk[50:] ** 2)
+
+    limits = [calibration.alert_limit(distances(), expected, 2, 3) for _ in range(300)]
+    alerts = [len(runs(firing(distances() > far, AlertSpec(2, 3)))) for far in limits]
+
+    assert 0.7 < np.mean(alerts) / expected < 1.4
+
+
+def test_a_model_for_a_budget_of_alerts_is_wider_for_a_smaller_one() -> None:
+    windows = Device(4).windows(400)
+    reach = [fit_device(windows, np.arange(400), TrainSpec(alerts=alerts)).reach for alerts in (0.02, 0.005, 0.001)]
+
+    assert reach == sorted(reach)
+    assert reach[0] < reach[-1]
