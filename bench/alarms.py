@@ -22,6 +22,7 @@ from bench.setup import console
 from producers.faults import KINDS
 from producers.schedule import seed_of
 from producers.sensors import SensorFleet
+from producers.signals import DAY_MS
 from scorers.errors import ModelError
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
@@ -36,7 +37,7 @@ READING_MS = 60_000
 READINGS = 10
 """Of a window."""
 WINDOW_MS = READINGS * READING_MS
-DAY = 86_400_000 // WINDOW_MS
+DAY = DAY_MS // WINDOW_MS
 """Windows of a day."""
 WEEK = 7 * DAY
 FAULT_MS = 12 * WINDOW_MS

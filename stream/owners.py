@@ -35,8 +35,6 @@ _LULL_S = 0.25
 _ALARM_S = 0.25
 """After the last epoch's end one that holds a new alert may end: nobody waits for a whole epoch to be woken."""
 _NAP_S = 0.5
-_GAP = -2
-"""Of an owner that missed a run: none that comes is the next."""
 _EPOCHS = 8
 """What is this part of all that may be on its way out is an epoch by its size alone."""
 
@@ -84,6 +82,8 @@ class Owner:
     """Runs of records counted in since it was taken over."""
     fed: int = 0
     """How many of those the core has."""
+    missed: bool = False
+    """Whether one was lost on its way: of those that follow none is the next."""
 
     def collect(self, messages: list[Output], now: float) -> None:
         """Add what is to go out."""
@@ -288,10 +288,10 @@ class Owners:
 
     def _miss(self, owner: Owner) -> None:
         """Have the partition taken over anew, for records of it were lost on their way here."""
-        if not self._closing and owner.fed >= 0:
+        if not (self._closing or owner.missed):
             log.warning("%s: records were lost on their way to the stream; they are read again", owner.identity)
             self.fenced()
-        owner.fed = _GAP
+        owner.missed = True
 
     def _commits(self) -> list["asyncio.Task[None]"]:
         """Every epoch on its way out, those that end now among them."""

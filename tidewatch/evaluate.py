@@ -35,7 +35,7 @@ from stream.partition import Partition
 from stream.records import PUNCTUATION, Records
 from tidewatch.children import Child, override
 from tidewatch.console import err
-from tidewatch.protocols import LABEL, WINDOWS, Benchmark, Result, judge_events, judge_points
+from tidewatch.protocols import LABEL, SETTINGS, Benchmark, Result, judge_events, judge_points
 from tidewatch.servers import KafkaServer
 from tidewatch.settings import InForce
 from tidewatch.stack import is_embedded, prepare_topics, remove_topics
@@ -52,7 +52,7 @@ class Job:
     """One benchmark under the settings in force, with its own windows unless they were set."""
 
     def __init__(self, in_force: InForce, benchmark: Benchmark, root: Path) -> None:
-        wanted = {name: value for name, value in WINDOWS[benchmark].items() if not in_force.configured(name)}
+        wanted = {name: value for name, value in SETTINGS[benchmark].items() if not in_force.configured(name)}
         self.in_force = override(in_force, wanted)
         self.settings = self.in_force.settings
         self.benchmark, self.root = benchmark, root

@@ -27,7 +27,7 @@ class Benchmark(StrEnum):
     NAB = "nab"
 
 
-WINDOWS: Mapping[Benchmark, Mapping[str, float]] = {
+SETTINGS: Mapping[Benchmark, Mapping[str, float]] = {
     Benchmark.SKAB: {"window.size_s": 10, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60},
     Benchmark.SMD: {"window.size_s": 600, "window.hop_s": 60, "window.grace_s": 0, "window.idle_s": 3600},
     Benchmark.NAB: {"window.grace_s": 0, "training.gamma": 5.0, "training.max_windows": 20_000},

@@ -13,12 +13,13 @@ from scorers.fit import TrainSpec
 from scorers.follow import FollowSpec
 from stream.alert import AlertSpec
 from stream.decode import Limits
+from stream.kafka import DAY_MS
 from stream.owners import WorkerSpec
 from stream.partition import StreamSpec
 from stream.window import WindowSpec
 from tidewatch.settings import Settings
 
-WEEK_MS = 7 * 86_400_000
+WEEK_MS = 7 * DAY_MS
 
 
 def stream_spec(settings: Settings) -> StreamSpec:
