@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ class TrainSpec:
     gamma: float = 0.1
     """Kernel width, divided by the number of features; positive. A device whose threshold would lie where such a
     kernel has no slope left gets a lower one, that is a wider kernel."""
+    levels: bool = False
+    """Whether means alone are compared, and not what lies around them."""
     false_alarm_rate: float = 0.002
     """False alarms per healthy window, in (0, 0.5)."""
     alerts: float | None = None
@@ -113,16 +115,12 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     Raises:
         ModelError: too few windows, or what comes out is degenerate.
     """
-    chosen = _modelled(_complete(statistics.take(recent(window_end, spec))), spec)
-    actual = features(chosen)
-    softening, floors = _floors(actual)
-    shaped = transform(actual, softening)
+    chosen, shaped, softening, floors = prepare(statistics, window_end, spec)
     space = fit_space(shaped, softening, floors, spec)
     whitened = space.whiten(shaped)
-    least = float(space.projection.any(axis=1).sum())  # what healthy windows have in the mean: 1 a direction
     for _ in range(WIDENINGS):
         far, plain = _held_out(shaped, softening, floors, spec)
-        reach = max(_limit(far, spec, apart(len(window_end), spec)), least)
+        reach = max(limit(far, spec, apart(len(window_end), spec)), least(space))
         depth = spec.gamma / len(floors) * reach
         if not depth >= DEEPEST:  # or is no number, which is refused below
             break
@@ -141,6 +139,36 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
         until=int(window_end.max()),
         false_alarm_rate=float((far > reach).mean()),
     ).checked()
+
+
+class Prepared(NamedTuple):
+    """The ``n`` windows that a model is trained on, ready for it."""
+
+    chosen: Statistics
+    """Oldest first, of ``m`` metrics in order of name."""
+    shaped: Floats
+    """Their transformed features, shape (n, 5 m)."""
+    softening: Floats
+    """Shape (m,); see :func:`scorers.features.transform`."""
+    floors: Floats
+    """Under the scale of each feature, shape (5 m,)."""
+
+
+def prepare(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Prepared:
+    """Choose the windows to train on, without partial ones, and the metrics that are known.
+
+    Raises:
+        ModelError: there are too few.
+    """
+    chosen = _modelled(_complete(statistics.take(recent(window_end, spec))), spec)
+    actual = features(chosen)
+    softening, floors = _floors(actual)
+    return Prepared(chosen, transform(actual, softening), softening, floors)
+
+
+def least(space: Space) -> float:
+    """The lowest limit there is: the squared distance that healthy windows have in the mean, 1 a direction."""
+    return float(space.projection.any(axis=1).sum())
 
 
 def recent(window_end: Ints, spec: TrainSpec) -> NDArray[np.intp]:
@@ -173,11 +201,13 @@ def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
     center = filled.sum(axis=0) / np.maximum(heard, 1)
     off = np.where(known, filled - center, 0.0)
     scale = np.sqrt((off**2).sum(axis=0) / np.maximum(heard - 1, 1) + floors**2)
-    values, vectors = np.linalg.eigh(shrunk(off / scale))
-    projection = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
+    compared = np.arange(MEAN, len(floors), len(KINDS)) if spec.levels else np.arange(len(floors))
+    values, vectors = np.linalg.eigh(shrunk(off / scale)[np.ix_(compared, compared)])
     if spec.detector is Detector.RESIDUAL:
-        projection[values > COMMON] = 0.0
-    return Space(softening, center, scale, np.ascontiguousarray(projection))
+        vectors[:, values > COMMON] = 0.0
+    projection = np.zeros((len(floors), len(floors)))
+    projection[: len(compared), compared] = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
+    return Space(softening, center, scale, projection)
 
 
 def shrunk(z: Floats) -> Floats:
@@ -299,7 +329,7 @@ def _median(values: Floats) -> Floats:
 def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
     """Kernel and whitened distances of every window, each from a model that has not seen it."""
     far, plain = [], []
-    for train, test in _folds(len(shaped), spec):
+    for train, test in folds(len(shaped), spec):
         space = fit_space(shaped[train], softening, floors, spec)
         kernel = fit_kernel(space.whiten(shaped[train]), spec)
         whitened = space.whiten(shaped[test])
@@ -308,13 +338,14 @@ def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
     return np.concatenate(far), np.concatenate(plain)
 
 
-def _folds(rows: int, spec: TrainSpec) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def folds(rows: int, spec: TrainSpec) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Row numbers to train on and to hold out, fold by fold."""
     if spec.alerts is None:
         return calibration.blocks(rows, spec.folds, spec.gap)
     return calibration.ahead(rows, spec.gap)
 
 
-def _limit(far: Floats, spec: TrainSpec, stride: int) -> float:
+def limit(far: Floats, spec: TrainSpec, stride: int) -> float:
     """Where healthy windows seldom lie; they are ``stride`` windows apart."""
     if spec.alerts is None:
         return calibration.limit(far, spec.false_alarm_rate)

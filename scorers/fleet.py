@@ -1,7 +1,7 @@
 """Every device's model in one object: a batch of windows from any devices in, verdicts out."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -82,6 +82,24 @@ class Fleet:
         return cls(version, tuple(Group.of(alike) for alike in kin.values()))
 
     @classmethod
+    def union(cls, fleets: Iterable["Fleet"], version: str) -> "Fleet":
+        """The models of fleets that share no device."""
+        kin: dict[tuple[str, ...], list[Group]] = defaultdict(list)
+        for fleet in fleets:
+            for group in fleet.groups:
+                kin[group.metrics].append(group)
+        return cls(version, tuple(Group.union(alike) for alike in kin.values()))
+
+    def only(self, devices: Collection[str]) -> "Fleet":
+        """The models of some devices; those without one are passed over."""
+        chosen = []
+        for group in self.groups:
+            rows = np.flatnonzero([device in devices for device in group.devices])
+            if len(rows):
+                chosen.append(group.take(rows))
+        return Fleet(self.version, tuple(chosen))
+
+    @classmethod
     def empty(cls) -> "Fleet":
         """A fleet without models: every device is still learning."""
         return cls("none", ())
@@ -90,6 +108,19 @@ class Fleet:
         """Position of each device's model, shape (n,); -1 where it has none."""
         find = self._place.get
         return np.fromiter((find(device, -1) for device in devices), np.int64, len(devices))
+
+    def until(self, device: str) -> int:
+        """End of the last window that a device's model was trained on, epoch ms; 0 without a model."""
+        place = self._place.get(device)
+        if place is None:
+            return 0
+        group, own = self.locate(place)
+        return int(group.until[own])
+
+    def locate(self, place: int) -> tuple[Group, int]:
+        """The group that holds a model, and its place in it."""
+        number = int(np.searchsorted(self._starts, place, side="right")) - 1
+        return self.groups[number], place - int(self._starts[number])
 
     def score(self, model: Ints, statistics: Statistics, *, top: int = 3) -> Verdicts:
         """Verdicts of ``n`` windows by the trained limits.

@@ -1,8 +1,8 @@
 """Models over the same metrics, packed side by side; where windows of many devices are scored at once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,26 +63,60 @@ class Group:
         """Pack models that share their metrics."""
         parts = list(models.values())
         width = parts[0].space.center.size
-        sizes = [width + part.kernel.coefs.size for part in parts]
-        pad = np.zeros((max(sizes), width))
+        columns = {
+            "softening": np.stack([part.space.softening for part in parts]),
+            "center": np.stack([part.space.center for part in parts]),
+            "scale": np.stack([part.space.scale for part in parts]),
+            "total": np.array([np.log(part.kernel.coefs.sum()) for part in parts]),
+            "gamma": np.array([part.kernel.gamma for part in parts]),
+            "nearest": np.array([part.kernel.nearest for part in parts], np.int64),
+            "offset": np.array([part.kernel.offset for part in parts]),
+            "reach": np.array([part.reach for part in parts]),
+            "unit": np.array([part.unit for part in parts]),
+            "windows": np.array([part.windows for part in parts], np.int64),
+            "until": np.array([part.until for part in parts], np.int64),
+            "false_alarm_rate": np.array([part.false_alarm_rate for part in parts]),
+        }
+        sizes = np.array([width + part.kernel.coefs.size for part in parts])
+        rows = [(_stack(part), _bias(part)) for part in parts]
+        return cls._padded(parts[0].metrics, tuple(models), sizes, rows, columns)
+
+    @classmethod
+    def union(cls, parts: Sequence["Group"]) -> "Group":
+        """The models of groups over the same metrics, one after the other."""
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        devices = tuple(device for part in parts for device in part.devices)
+        sizes = np.concatenate([np.diff(part.indptr) for part in parts])
+        rows = [(part.stack[: part.indptr[-1]], part.bias[: part.indptr[-1]]) for part in parts]
+        return cls._padded(parts[0].metrics, devices, sizes, rows, columns)
+
+    def take(self, models: Rows) -> "Group":
+        """Some of its models, at least one, in that order."""
+        columns = {name: getattr(self, name)[models] for name in _COLUMNS}
+        devices = tuple(self.devices[model] for model in models)
+        own = [slice(*self.indptr[model : model + 2]) for model in models]
+        rows = [(self.stack[of], self.bias[of]) for of in own]
+        return Group._padded(self.metrics, devices, np.diff(self.indptr)[models], rows, columns)
+
+    @classmethod
+    def _padded(
+        cls,
+        metrics: tuple[str, ...],
+        devices: tuple[str, ...],
+        sizes: Ints,
+        rows: Sequence[tuple[Floats, Floats]],
+        columns: dict[str, Any],
+    ) -> "Group":
+        """From the rows of ``stack`` and ``bias`` that models own; the padding is added here."""
+        longest = int(sizes.max())
+        stack, bias = [own for own, _ in rows], [own for _, own in rows]
         return cls(
-            metrics=parts[0].metrics,
-            devices=tuple(models),
-            softening=np.stack([part.space.softening for part in parts]),
-            center=np.stack([part.space.center for part in parts]),
-            scale=np.stack([part.space.scale for part in parts]),
+            metrics=metrics,
+            devices=devices,
             indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            stack=np.concatenate([_stack(part) for part in parts] + [pad]),
-            bias=np.concatenate([_bias(part) for part in parts] + [np.full(len(pad), -np.inf)]),
-            total=np.array([np.log(part.kernel.coefs.sum()) for part in parts]),
-            gamma=np.array([part.kernel.gamma for part in parts]),
-            nearest=np.array([part.kernel.nearest for part in parts], np.int64),
-            offset=np.array([part.kernel.offset for part in parts]),
-            reach=np.array([part.reach for part in parts]),
-            unit=np.array([part.unit for part in parts]),
-            windows=np.array([part.windows for part in parts], np.int64),
-            until=np.array([part.until for part in parts], np.int64),
-            false_alarm_rate=np.array([part.false_alarm_rate for part in parts]),
+            stack=np.concatenate([*stack, np.zeros((longest, stack[0].shape[1]))]),
+            bias=np.concatenate([*bias, np.full(longest, -np.inf)]),
+            **columns,
         )
 
     def standardise(self, model: Rows, actual: Floats) -> Floats:
@@ -102,6 +136,12 @@ class Group:
         result = Distances(np.empty(len(z)), np.empty(len(z)), np.empty_like(z))
         _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, self.nearest, *result)
         return result
+
+
+_COLUMNS = tuple(
+    field.name for field in fields(Group) if field.name not in {"metrics", "devices", "indptr", "stack", "bias"}
+)
+"""What has one row a model."""
 
 
 @compiled

@@ -1,46 +1,63 @@
 """Recorded statistics in, models out: every device on its own, all of them in parallel.
 
-Input is what the Parquet sink writes: one row per device, window and metric under ``statistics/date=.../``.
+A device whose windows are not what they should be is refused, one at which training fails is told of, and one that
+kills the process it is trained in is left out: the others get their models.
 """
 
-import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from importlib import import_module
-from multiprocessing import get_context
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from threadpoolctl import threadpool_limits
 
-from scorers.errors import InputError, ModelError
-from scorers.fit import TrainSpec, fit_device
+from scorers import contest, pack
+from scorers.check import CheckSpec, check
+from scorers.choose import Candidate, Tried, choose
+from scorers.contest import Contest
+from scorers.crew import Crew, at_most
+from scorers.errors import ModelError
+from scorers.fit import TrainSpec, fit_device, recent
+from scorers.fleet import Fleet
 from scorers.model import DeviceModel
-from scorers.statistics import BLOCKS, Ints, Statistics
-
-TASK_ROWS = 100_000
-"""About so many rows go to a process at once."""
+from scorers.source import Period, devices, tables, windows
+from scorers.statistics import Flags, Ints, Statistics
 
 Progress = Callable[[int, int], None]
 """Called with devices done and devices in all."""
+Spans = tuple[tuple[int, int], ...]
+"""Intervals of time, epoch ms, half-open."""
+
+
+def still() -> int:
+    """A clock that stands."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """Which windows to train on; epoch ms, half-open, by window end."""
+class Plan:
+    """What is done with each device."""
 
-    since: int | None = None
-    until: int | None = None
-    excluded: tuple[tuple[int, int], ...] = ()
-    """Intervals to leave out, such as known faults."""
+    spec: TrainSpec = field(default_factory=TrainSpec)
+    check: CheckSpec = field(default_factory=CheckSpec)
+    candidates: tuple[Candidate, ...] = ()
+    """To choose from; without any, training is as the spec says."""
+    champion: Path | None = None
+    """File of the fleet in force, which the new models are to beat."""
+    holdout: float = 0.2
+    """Share of a device's windows, the latest, that champion and challenger are compared on."""
+    labels: Mapping[str, Spans] = field(default_factory=dict)
+    """When a device is known to have been faulty: not trained on, and what models are to find."""
+    attempts: int = 2
+    """Times that a device is tried at which something unexpected happens."""
+    timeout_s: float | None = None
+    """A device that takes longer is given up, where there are several processes."""
+    clock: Callable[[], int] = still
+    """Gives epoch ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,23 @@ class Result:
     support_vectors: int = 0
     false_alarm_rate: float | None = None
     """Share of held-out windows flagged."""
+    spec: TrainSpec | None = None
+    """How the model was trained."""
+    tried: tuple[Tried, ...] = ()
+    """What it was chosen from."""
+    contest: Contest | None = None
+    """How it did against the fleet in force, on windows that it was not trained on then."""
+    since: int | None = None
+    """End of the first window found, epoch ms."""
+    until: int | None = None
+    """End of the last."""
+    attempts: int = 1
+    started: int = field(default=0, compare=False)
+    """Epoch ms."""
+    seconds: float = field(default=0.0, compare=False)
+
+
+Outcome = tuple[Result, DeviceModel | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,174 +111,163 @@ def fit_fleet(
     blocks: Mapping[str, Statistics], spec: TrainSpec, window_end: Mapping[str, Ints] | None = None
 ) -> Training:
     """Train on windows in memory, by device, oldest first; without ``window_end`` they lie before all that comes."""
-    training = Training()
+    training, plan = Training(), Plan(spec)
     with threadpool_limits(1, user_api="blas"):
         for device, statistics in blocks.items():
             ends = np.arange(len(statistics)) if window_end is None else window_end[device]
-            training.add(*_attempt(device, statistics, ends, spec))
+            training.add(*attempt(device, statistics, ends, plan))
     return training
 
 
 def train(
     source: Path | ds.Dataset,
-    spec: TrainSpec,
+    plan: Plan | TrainSpec,
     *,
     period: Period | None = None,
     workers: int = 1,
     progress: Progress = lambda _, __: None,
 ) -> Training:
-    """Train a model for every device found in ``source``.
-
-    Args:
-        source: window statistics, or a folder of Parquet files; names that start with ``_`` or ``.`` are ignored.
-        spec: how to train.
-        period: which windows; all by default.
-        workers: processes. With more than one the calling script needs its ``__main__`` guard.
-        progress: called as devices are done.
-
-    Raises:
-        InputError: no files, or files that are not statistics.
-        ModelError: a training process died.
-    """
+    """Train a model for every device found in ``source``; arguments and errors as of :func:`outcomes`."""
     training = Training()
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config={"temp_directory": spill}) as database:
-        try:
-            total, tables = _read(database, source, period or Period())
-            for outcome in _spread(tables, spec, workers):
-                for result, model in outcome:
-                    training.add(result, model)
-                progress(len(training.results), total)
-        except duckdb.Error as error:
-            raise InputError(
-                f"{_named(source)} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
-            ) from error
-        except BrokenProcessPool as error:
-            raise ModelError(
-                "A training process was killed, most likely for want of memory; use fewer workers."
-            ) from error
+    whole = plan if isinstance(plan, Plan) else Plan(plan)
+    for outcome, total in outcomes(source, whole, period=period, workers=workers):
+        for result, model in outcome:
+            training.add(result, model)
+        progress(len(training.results), total)
     return training
 
 
-Outcome = tuple[Result, DeviceModel | None]
+def outcomes(
+    source: Path | ds.Dataset,
+    plan: Plan,
+    *,
+    period: Period | None = None,
+    workers: int = 1,
+    done: Collection[str] = (),
+) -> Iterator[tuple[list[Outcome], int]]:
+    """What becomes of the devices found in ``source``, some dozens at a time, and how many there are in all.
+
+    Args:
+        source: window statistics, or a folder of Parquet files.
+        plan: what is done with each device.
+        period: which windows; all by default.
+        workers: processes. With more than one the calling script needs its ``__main__`` guard.
+        done: devices to leave out.
+
+    Raises:
+        InputError: no files, or files that are not statistics.
+        FleetFileError: the champion's file cannot be used.
+    """
+    if plan.champion is not None:
+        _fleet(plan.champion)
+    with tables(source, period or Period(), done) as (total, found):
+        for outcome in _spread(found, plan, workers):
+            yield outcome, total
 
 
-def _read(
-    database: duckdb.DuckDBPyConnection, source: Path | ds.Dataset, period: Period
-) -> tuple[int, Iterator[pa.Table]]:
-    """How many devices there are, and their rows in tables of whole devices."""
-    files = _files(source)
-    if not files:
-        raise InputError(
-            f"There are no Parquet files under {_named(source)}; let the Parquet sink write some, or name its folder."
-        )
-    if isinstance(source, Path):
-        origin, params = "read_parquet($files, hive_partitioning = false)", {"files": files}
-    else:
-        database.register("source", source)
-        origin, params = "source", {}
-    chosen = f"FROM {origin} WHERE {_filter(period)}"
-    counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
-    columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
-    rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
-    return counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
+def attempt(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -> Outcome:
+    """Train one device; whatever happens stays with this device.
+
+    Args:
+        device: its id.
+        statistics: its windows, in any order.
+        window_end: shape (n,), epoch ms.
+        plan: what is done.
+    """
+    began, number = plan.clock(), 0
+    since, until = (int(window_end.min()), int(window_end.max())) if len(window_end) else (None, None)
+    while True:
+        number += 1
+        model = None
+        try:
+            result, model = _train(device, statistics, window_end, plan)
+        except ModelError as error:
+            result = Result(device, "refused", len(statistics), str(error))
+        except Exception as error:  # noqa: BLE001  # one device must never stop the others
+            result = Result(device, "failed", len(statistics), f"{type(error).__name__}: {error}")
+        if result.status != "failed" or number >= plan.attempts:
+            break
+    seconds = (plan.clock() - began) / 1e9
+    found = replace(result, attempts=number, started=began // 1_000_000, seconds=seconds, since=since, until=until)
+    return found, model
 
 
-def _files(source: Path | ds.Dataset) -> list[str]:
-    if isinstance(source, Path):
-        return [str(file) for file in sorted(source.rglob("*.parquet")) if not _hidden(file.relative_to(source))]
-    return list(source.files)
+def _train(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -> tuple[Result, DeviceModel]:
+    champion = None if plan.champion is None else _fleet(plan.champion)
+    fault = _within(window_end, plan.labels.get(device, ()))
+    healthy, ends = statistics.take(~fault), window_end[~fault]
+    faulty = statistics.take(fault) if fault.any() else None
+    check(healthy, ends, plan.check, device, champion)
+    spec, tried = choose(healthy, ends, plan.spec, plan.candidates, faulty) if plan.candidates else (plan.spec, ())
+    model = fit_device(healthy, ends, spec)
+    compared = None if champion is None else _compare(device, champion, (healthy, ends), faulty, (spec, plan.holdout))
+    vectors = len(model.kernel.coefs)
+    result = Result(device, "trained", model.windows, "", vectors, model.false_alarm_rate, spec, tried, compared)
+    return result, model
 
 
-def _named(source: Path | ds.Dataset) -> str:
-    return str(source) if isinstance(source, Path) else "The statistics table"
+def _compare(
+    device: str,
+    champion: Fleet,
+    windows: tuple[Statistics, Ints],
+    faulty: Statistics | None,
+    how: tuple[TrainSpec, float],
+) -> Contest | None:
+    """How a model trained in this way does against the champion's; None where there are too few windows to tell."""
+    (statistics, window_end), (spec, holdout) = windows, how
+    order = recent(window_end, spec)
+    until = champion.until(device)
+    before, held_out, seen = contest.later(window_end[order], holdout, until, spec.gap)
+    if len(held_out) < contest.FEWEST or len(before) < spec.min_windows:
+        return None
+    try:
+        trial = fit_device(statistics.take(order[before]), window_end[order[before]], spec)
+    except ModelError:
+        return None
+    challenger = Fleet.of({device: trial}, "trial")
+    return contest.contest((champion, challenger), device, statistics.take(order[held_out]), faulty, seen=seen)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.parts)
+def _within(moments: Ints, spans: Spans) -> Flags:
+    """Whether moments lie within any of the intervals."""
+    inside = np.zeros(len(moments), np.bool_)
+    for since, until in spans:
+        inside |= (moments > since) & (moments <= until)
+    return inside
 
 
-def _filter(period: Period) -> str:
-    """A condition on ``window_end``."""
-    terms = ["true"]
-    terms += [f"epoch_ms(window_end) >= {int(period.since)}"] if period.since is not None else []
-    terms += [f"epoch_ms(window_end) < {int(period.until)}"] if period.until is not None else []
-    terms += [f"NOT epoch_ms(window_end) BETWEEN {int(since)} AND {int(until) - 1}" for since, until in period.excluded]
-    return " AND ".join(terms)
+@lru_cache(maxsize=1)
+def _fleet(path: Path) -> Fleet:
+    return pack.load(path)
 
 
-def _whole(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Tables that end where a device ends, from batches sorted by device."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        start = _last_device(batch)
-        if start:
-            yield pa.Table.from_batches([*held, batch.slice(0, start)])
-            held = []
-        elif held and held[-1]["device_id"][-1] != batch["device_id"][0]:
-            yield pa.Table.from_batches(held)
-            held = []
-        held.append(batch.slice(start))
-    if held:
-        yield pa.Table.from_batches(held)
-
-
-def _last_device(batch: pa.RecordBatch) -> int:
-    """The row at which the last device of a sorted batch begins."""
-    return int(pc.index(batch["device_id"], batch["device_id"][-1]).as_py())
-
-
-def _spread(tables: Iterator[pa.Table], spec: TrainSpec, workers: int) -> Iterator[list[Outcome]]:
+def _spread(found: Iterator[pa.Table], plan: Plan, workers: int) -> Iterator[list[Outcome]]:
     """Outcomes of every table, in order; only a few tables are in memory at a time."""
     if workers == 1:
         with threadpool_limits(1, user_api="blas"):
-            yield from (_fit(table, spec) for table in tables)
+            yield from (_fit(table, plan) for table in found)
         return
-    waiting: deque[Future[list[Outcome]]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _single_threaded) as pool:
-        for table in tables:
-            waiting.append(pool.submit(_fit, table, spec))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    yield from Crew(workers, partial(_fit, plan=plan), _halves, partial(_lost, plan=plan), plan.attempts).run(found)
 
 
-def _single_threaded() -> None:
-    """Processes share the cores already; threads below them would only fight."""
-    import_module("sklearn.svm")  # brings a BLAS of its own, to be limited too
-    threadpool_limits(1, user_api="blas")
-
-
-def _fit(table: pa.Table, spec: TrainSpec) -> list[Outcome]:
+def _fit(table: pa.Table, plan: Plan) -> list[Outcome]:
     """Outcomes of the devices of one table, which is sorted by device."""
-    ends = pc.run_end_encode(table["device_id"].combine_chunks())
-    edges = [0, *ends.run_ends.to_pylist()]
-    outcomes = []
-    for device, first, last in zip(ends.values.to_pylist(), edges, edges[1:], strict=False):
-        outcomes.append(_attempt(device, *_windows(table.slice(first, last - first)), spec))
-    return outcomes
+    found = []
+    for device, rows in devices(table):
+        with at_most(plan.timeout_s):
+            found.append(attempt(device, *windows(rows), plan))
+    return found
 
 
-def _windows(rows: pa.Table) -> tuple[Statistics, Ints]:
-    """One device's long rows as statistics, with the end of each window."""
-    ends, window = np.unique(rows["window_end"].to_numpy(), return_inverse=True)
-    metrics = rows["metric"].combine_chunks().dictionary_encode()
-    place = window, metrics.indices.to_numpy()
-    blocks: dict[str, Any] = {}
-    for name in BLOCKS:
-        blank: Any = np.int64(0) if name == "count" else np.nan
-        blocks[name] = np.full((len(ends), len(metrics.dictionary)), blank)
-        blocks[name][place] = rows[name].to_numpy()
-    return Statistics(tuple(metrics.dictionary.to_pylist()), **blocks), ends
+def _halves(table: pa.Table) -> list[pa.Table]:
+    parts = [rows for _, rows in devices(table)]
+    half = len(parts) // 2
+    return [pa.concat_tables(some) for some in (parts[:half], parts[half:]) if some]
 
 
-def _attempt(device: str, statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Outcome:
-    """Train one device; whatever happens stays with this device."""
-    try:
-        model = fit_device(statistics, window_end, spec)
-    except ModelError as error:
-        return Result(device, "refused", len(statistics), str(error)), None
-    except Exception as error:  # noqa: BLE001  # one device must never stop the others
-        return Result(device, "failed", len(statistics), f"{type(error).__name__}: {error}"), None
-    vectors = len(model.kernel.coefs)
-    return Result(device, "trained", model.windows, "", vectors, model.false_alarm_rate), model
+def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:
+    """The outcome of the one device of a table whose process ends each time."""
+    limit = f"it takes longer than {plan.timeout_s:g} s, or " if plan.timeout_s else ""
+    reason = f"its process ended {plan.attempts} times: {limit}more memory than there is."
+    ((device, rows),) = devices(table)
+    return [(Result(device, "failed", len(rows), reason, attempts=plan.attempts), None)]

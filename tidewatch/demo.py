@@ -23,7 +23,7 @@ from producers.schedule import arrivals
 from producers.sensors import Fleet as Simulated
 from producers.sensors import SensorFleet
 from scorers.errors import ConfigError, InputError, UnavailableError
-from scorers.train import Period
+from scorers.source import Period
 from sinks.read import dataset
 from stream.contracts import Alert, Fault
 from stream.decode import LATEST

@@ -9,7 +9,8 @@ from pathlib import Path
 from scorers import pack
 from scorers.errors import ModelError
 from scorers.fleet import Fleet
-from scorers.train import Period, Training, train
+from scorers.source import Period
+from scorers.train import Training, train
 from sinks.read import dataset
 from tidewatch.console import progress
 from tidewatch.settings import Settings

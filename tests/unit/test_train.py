@@ -8,8 +8,9 @@ import pytest
 
 from scorers.errors import InputError
 from scorers.fit import TrainSpec
+from scorers.source import Period
 from scorers.statistics import BLOCKS, Statistics
-from scorers.train import Period, Training, fit_fleet, train
+from scorers.train import Training, fit_fleet, train
 from tests.simulator import Device
 
 SPEC = TrainSpec()
@@ -53,7 +54,7 @@ def test_training_from_files_equals_training_in_memory(tmp_path: Path, blocks: d
         write(tmp_path, f"{part}.parquet", *tables, date=f"2024-01-0{part + 1}")
 
     found = train(tmp_path, SPEC)
-    expected = fit_fleet(blocks, SPEC)
+    expected = fit_fleet(blocks, SPEC, dict.fromkeys(blocks, WINDOW_MS * np.arange(1, 61)))
 
     assert found.results == expected.results
     for device, model in expected.models.items():
@@ -74,7 +75,7 @@ def test_more_processes_give_the_same_models(tmp_path: Path, blocks: dict[str, S
 
 def test_a_bad_device_does_not_stop_the_others(tmp_path: Path, blocks: dict[str, Statistics]) -> None:
     absurd = Device(7, 2).windows(60)
-    absurd.mean[::2] = 1e308
+    absurd.mean[::2] = absurd.min[::2] = absurd.max[::2] = 1e308
     absurd.std[:] = 1e308
     write(tmp_path, "0.parquet", *(long(device, block) for device, block in blocks.items()))
     write(tmp_path, "1.parquet", long("new", Device(8).windows(5)), long("absurd", absurd))

@@ -15,7 +15,7 @@ from rich.table import Table
 from producers.recordings import data_root
 from scorers.errors import ConfigError
 from scorers.fit import Detector
-from scorers.train import Period
+from scorers.source import Period
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch import series

@@ -1,0 +1,119 @@
+"""Tasks to processes and results back, such that what kills a process is lost alone.
+
+A process may be killed for want of memory, crash in compiled code, or take too long: the standard library's pool
+then gives up everything. Here the pool is made anew, and the task at which it broke is done by itself, in halves.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Generic, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Crew(Generic[Task, Result]):
+    """Processes that do ``work``, which must be picklable as tasks and results are.
+
+    The calling script needs its ``__main__`` guard.
+    """
+
+    workers: int
+    work: Callable[[Task], Result]
+    split: Callable[[Task], list[Task]]
+    """The halves of a task; itself alone where it has none."""
+    lost: Callable[[Task], Result]
+    """The result of a task without parts whose process ends each time."""
+    attempts: int = 2
+    """Times that a task without parts is tried by itself."""
+    _pool: ProcessPoolExecutor | None = field(default=None, init=False)
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
+        """Results in the order of tasks; only a few tasks are taken ahead."""
+        waiting: deque[tuple[Task, Future[Result]]] = deque()
+        try:
+            for task in tasks:
+                waiting.append((task, self._submit(task)))
+                if len(waiting) > 2 * self.workers:
+                    yield from self._first(waiting)
+            while waiting:
+                yield from self._first(waiting)
+        finally:
+            self._dismiss()
+
+    def _first(self, waiting: deque[tuple[Task, Future[Result]]]) -> Iterator[Result]:
+        task, future = waiting.popleft()
+        try:
+            yield future.result()
+        except BrokenProcessPool:
+            self._dismiss()
+            yield from self._alone(task)
+            for place, (other, done) in enumerate(waiting):
+                if not done.done() or done.exception():
+                    waiting[place] = other, self._submit(other)
+
+    def _submit(self, task: Task) -> Future[Result]:
+        self._pool = self._pool or _pool(self.workers)
+        try:
+            return self._pool.submit(self.work, task)
+        except BrokenProcessPool as error:
+            broken: Future[Result] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def _alone(self, task: Task) -> Iterator[Result]:
+        """A task in a process that does nothing else; if that ends, its parts."""
+        parts = self.split(task)
+        for _ in range(self.attempts if len(parts) == 1 else 1):
+            with _pool(1) as pool:
+                try:
+                    result = pool.submit(self.work, task).result()
+                except BrokenProcessPool:
+                    continue
+            yield result
+            return
+        if len(parts) == 1:
+            yield self.lost(task)
+            return
+        for part in parts:
+            yield from self._alone(part)
+
+    def _dismiss(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), single_threaded)
+
+
+def single_threaded() -> None:
+    """Processes share the cores already; threads below them would only fight."""
+    import_module("sklearn.svm")  # brings a BLAS of its own, to be limited too
+    threadpool_limits(1, user_api="blas")
+
+
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """End this process if it is still here after so long, whatever it is doing; nothing in a process of no crew."""
+    if seconds is None or multiprocessing.parent_process() is None:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, and no file
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,158 @@
+"""Window statistics in files or a dataset, to tables of whole devices; more rows than memory holds may pass.
+
+Input is what the Parquet sink writes: one row per device, window and metric.
+"""
+
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from scorers.errors import InputError
+from scorers.statistics import BLOCKS, Ints, Statistics
+
+TASK_ROWS = 100_000
+"""About so many rows are in a table."""
+SORTING = "2GB"
+"""Memory to sort in; what does not fit goes to disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Which windows to train on; epoch ms, half-open, by window end."""
+
+    since: int | None = None
+    until: int | None = None
+    excluded: tuple[tuple[int, int], ...] = ()
+    """Intervals to leave out, such as known faults."""
+    last_ms: int | None = None
+    """Only windows that end within so long of the last one of all, in place of ``since``."""
+
+
+@contextmanager
+def tables(
+    source: Path | ds.Dataset, period: Period, done: Collection[str] = (), only: Collection[str] | None = None
+) -> Iterator[tuple[int, Iterator[pa.Table]]]:
+    """How many devices there are in ``source``, and their rows in tables of whole devices, sorted by device.
+
+    Args:
+        source: window statistics, or a folder of Parquet files; names that start with ``_`` or ``.`` are ignored.
+        period: which windows.
+        done: devices to leave out.
+        only: devices to read; all by default.
+
+    Raises:
+        InputError: no files, or files that are not statistics; also while tables are taken.
+    """
+    files = _files(source)
+    if not files:
+        raise InputError(
+            f"There are no Parquet files under {_named(source)}; let the Parquet sink write some, or name its folder."
+        )
+    with tempfile.TemporaryDirectory() as spill:
+        config: dict[str, Any] = {"temp_directory": spill, "memory_limit": SORTING}
+        try:
+            with duckdb.connect(config=config) as database:
+                for name, devices in (("done", done), ("wanted", only or ())):
+                    database.register(name, pa.table({"device": pa.array(list(devices), pa.string())}))
+                wanted = "" if only is None else " AND device_id IN (FROM wanted)"
+                yield _read(database, source, files, period, wanted)
+        except duckdb.Error as error:
+            raise InputError(
+                f"{_named(source)} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
+            ) from error
+
+
+def _read(
+    database: duckdb.DuckDBPyConnection, source: Path | ds.Dataset, files: list[str], period: Period, wanted: str
+) -> tuple[int, Iterator[pa.Table]]:
+    if isinstance(source, Path):
+        origin, params = "read_parquet($files, hive_partitioning = false)", {"files": files}
+    else:
+        database.register("source", source)
+        origin, params = "source", {}
+    if period.last_ms is not None:
+        newest = database.execute(f"SELECT max(epoch_ms(window_end)) {_chosen(origin, period)}", params).fetchall()
+        period = replace(period, since=(newest[0][0] or 0) - period.last_ms + 1)
+    chosen = _chosen(origin, period) + " AND device_id NOT IN (FROM done)" + wanted
+    counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
+    columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
+    rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
+    return counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
+
+
+def _files(source: Path | ds.Dataset) -> list[str]:
+    if isinstance(source, Path):
+        return [str(file) for file in sorted(source.rglob("*.parquet")) if not _hidden(file.relative_to(source))]
+    return list(source.files)
+
+
+def _named(source: Path | ds.Dataset) -> str:
+    return str(source) if isinstance(source, Path) else "The statistics table"
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(("_", ".")) for part in path.parts)
+
+
+def _chosen(origin: str, period: Period) -> str:
+    return f"FROM {origin} WHERE {_filter(period)}"
+
+
+def _filter(period: Period) -> str:
+    """A condition on ``window_end``."""
+    terms = ["true"]
+    terms += [f"epoch_ms(window_end) >= {int(period.since)}"] if period.since is not None else []
+    terms += [f"epoch_ms(window_end) < {int(period.until)}"] if period.until is not None else []
+    terms += [f"NOT epoch_ms(window_end) BETWEEN {int(since)} AND {int(until) - 1}" for since, until in period.excluded]
+    return " AND ".join(terms)
+
+
+def _whole(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Tables that end where a device ends, from batches sorted by device."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        start = _last_device(batch)
+        if start:
+            yield pa.Table.from_batches([*held, batch.slice(0, start)])
+            held = []
+        elif held and held[-1]["device_id"][-1] != batch["device_id"][0]:
+            yield pa.Table.from_batches(held)
+            held = []
+        held.append(batch.slice(start))
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _last_device(batch: pa.RecordBatch) -> int:
+    """The row at which the last device of a sorted batch begins."""
+    return int(pc.index(batch["device_id"], batch["device_id"][-1]).as_py())
+
+
+def windows(rows: pa.Table) -> tuple[Statistics, Ints]:
+    """One device's long rows as statistics, with the end of each window."""
+    ends, window = np.unique(rows["window_end"].to_numpy(), return_inverse=True)
+    metrics = rows["metric"].combine_chunks().dictionary_encode()
+    place = window, metrics.indices.to_numpy()
+    blocks: dict[str, Any] = {}
+    for name in BLOCKS:
+        blank: Any = np.int64(0) if name == "count" else np.nan
+        blocks[name] = np.full((len(ends), len(metrics.dictionary)), blank)
+        blocks[name][place] = rows[name].to_numpy()
+    return Statistics(tuple(metrics.dictionary.to_pylist()), **blocks), ends
+
+
+def devices(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Each device of a table that is sorted by device, with its rows."""
+    ends = pc.run_end_encode(table["device_id"].combine_chunks())
+    edges = [0, *ends.run_ends.to_pylist()]
+    for device, first, last in zip(ends.values.to_pylist(), edges, edges[1:], strict=False):
+        yield device, table.slice(first, last - first)
