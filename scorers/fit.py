@@ -59,6 +59,19 @@ class Detector(StrEnum):
     """That in those directions alone in which features do not move together: the minor components (Hawkins 1974)."""
 
 
+class Sampling(StrEnum):
+    """Which windows a model is trained on where there are more than it may have."""
+
+    RECENT = "recent"
+    """The latest: the sample slides along with time."""
+    RESERVOIR = "reservoir"
+    """Any, each as likely as the others (Vitter 1985): what was usual once stays usual."""
+
+
+SEED = 17
+"""Of what is drawn: the same windows give the same model."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
     """How a device's model is trained; the defaults hold from 60 windows up.
@@ -84,7 +97,9 @@ class TrainSpec:
     min_windows: int = 30
     """Fewer windows: no model yet."""
     max_windows: int = 2000
-    """Only the most recent ones are used; where windows overlap, first of those that hardly do."""
+    """No more are used; where windows overlap, first of those that hardly do."""
+    sampling: Sampling = Sampling.RECENT
+    """Which ones."""
     folds: int = 3
     """Blocks in time for calibration, at least 2."""
     gap: int = 1
@@ -160,7 +175,7 @@ def prepare(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Prepar
     Raises:
         ModelError: there are too few.
     """
-    chosen = _modelled(_complete(statistics.take(recent(window_end, spec))), spec)
+    chosen = _modelled(_complete(statistics.take(sampled(window_end, spec))), spec)
     actual = features(chosen)
     softening, floors = _floors(actual)
     return Prepared(chosen, transform(actual, softening), softening, floors)
@@ -171,9 +186,13 @@ def least(space: Space) -> float:
     return float(space.projection.any(axis=1).sum())
 
 
-def recent(window_end: Ints, spec: TrainSpec) -> NDArray[np.intp]:
+def sampled(window_end: Ints, spec: TrainSpec) -> NDArray[np.intp]:
     """The rows of the windows that a model is trained on, oldest first."""
-    return np.argsort(window_end, kind="stable")[:: -apart(len(window_end), spec)][: spec.max_windows][::-1]
+    latest = np.argsort(window_end, kind="stable")[:: -apart(len(window_end), spec)]
+    if spec.sampling is Sampling.RESERVOIR and len(latest) > spec.max_windows:
+        drawn = np.random.default_rng(SEED).choice(len(latest), spec.max_windows, replace=False)
+        return latest[np.sort(drawn)][::-1]
+    return latest[: spec.max_windows][::-1]
 
 
 def apart(windows: int, spec: TrainSpec) -> int:

@@ -7,6 +7,7 @@ the SHA-256 of everything before it. Arrow readers stop at the end of the stream
 import hashlib
 import json
 import os
+import shutil
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,27 @@ def save(fleet: Fleet, path: Path, created: int) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FleetFileError(f"The fleet file {path} cannot be written ({error}); name a folder with room.") from error
+
+
+def install(source: Path, target: Path) -> None:
+    """Copy a fleet file to where it is in force, if it is sound; its readers see the old one or the new one.
+
+    Raises:
+        FleetFileError: it is not sound, or cannot be written.
+    """
+    load(source)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as given, part.open("wb") as file:
+            shutil.copyfileobj(given, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FleetFileError(f"The fleet file {target} cannot be written ({error}); name another one.") from error
 
 
 def load(path: Path) -> Fleet:

@@ -6,7 +6,7 @@ Input is what the Parquet sink writes: one row per device, window and metric.
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,32 @@ class Period:
     until: int | None = None
     excluded: tuple[tuple[int, int], ...] = ()
     """Intervals to leave out, such as known faults."""
-    last_ms: int | None = None
-    """Only windows that end within so long of the last one of all, in place of ``since``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a source holds of a period."""
+
+    devices: int
+    rows: int
+    """One a device, window and metric."""
+    since: int | None
+    """End of the first window, epoch ms; None where there is none."""
+    until: int | None
+    """End of the last."""
+
+
+def extent(source: Path | ds.Dataset, period: Period) -> Extent:
+    """What is there of a period.
+
+    Raises:
+        InputError: no files, or files that are not statistics.
+    """
+    with _database(source) as (database, origin, params):
+        moment = "epoch_ms(window_end)"
+        wanted = f"count(DISTINCT device_id), count(*), min({moment}), max({moment})"
+        found = database.execute(f"SELECT {wanted} {_chosen(origin, period)}", params).fetchall()
+    return Extent(*found[0])
 
 
 @contextmanager
@@ -52,6 +76,24 @@ def tables(
     Raises:
         InputError: no files, or files that are not statistics; also while tables are taken.
     """
+    with _database(source) as (database, origin, params):
+        for name, some in (("done", done), ("wanted", only or ())):
+            database.register(name, pa.table({"device": pa.array(list(some), pa.string())}))
+        chosen = _chosen(origin, period) + " AND device_id NOT IN (FROM done)"
+        chosen += "" if only is None else " AND device_id IN (FROM wanted)"
+        counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
+        columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
+        rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
+        yield counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
+
+
+_Database = tuple[duckdb.DuckDBPyConnection, str, dict[str, Any]]
+"""A connection, what to read from, and the parameters that needs."""
+
+
+@contextmanager
+def _database(source: Path | ds.Dataset) -> Iterator[_Database]:
+    """DuckDB on a source, with room on disk for what does not fit into memory."""
     files = _files(source)
     if not files:
         raise InputError(
@@ -61,32 +103,15 @@ def tables(
         config: dict[str, Any] = {"temp_directory": spill, "memory_limit": SORTING}
         try:
             with duckdb.connect(config=config) as database:
-                for name, devices in (("done", done), ("wanted", only or ())):
-                    database.register(name, pa.table({"device": pa.array(list(devices), pa.string())}))
-                wanted = "" if only is None else " AND device_id IN (FROM wanted)"
-                yield _read(database, source, files, period, wanted)
+                if isinstance(source, Path):
+                    yield database, "read_parquet($files, hive_partitioning = false)", {"files": files}
+                else:
+                    database.register("source", source)
+                    yield database, "source", {}
         except duckdb.Error as error:
             raise InputError(
                 f"{_named(source)} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
             ) from error
-
-
-def _read(
-    database: duckdb.DuckDBPyConnection, source: Path | ds.Dataset, files: list[str], period: Period, wanted: str
-) -> tuple[int, Iterator[pa.Table]]:
-    if isinstance(source, Path):
-        origin, params = "read_parquet($files, hive_partitioning = false)", {"files": files}
-    else:
-        database.register("source", source)
-        origin, params = "source", {}
-    if period.last_ms is not None:
-        newest = database.execute(f"SELECT max(epoch_ms(window_end)) {_chosen(origin, period)}", params).fetchall()
-        period = replace(period, since=(newest[0][0] or 0) - period.last_ms + 1)
-    chosen = _chosen(origin, period) + " AND device_id NOT IN (FROM done)" + wanted
-    counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
-    columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
-    rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
-    return counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
 
 
 def _files(source: Path | ds.Dataset) -> list[str]:

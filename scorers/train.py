@@ -21,7 +21,7 @@ from scorers.choose import Candidate, Tried, choose
 from scorers.contest import Contest
 from scorers.crew import Crew, at_most
 from scorers.errors import ModelError
-from scorers.fit import TrainSpec, fit_device, recent
+from scorers.fit import TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
 from scorers.model import DeviceModel
 from scorers.source import Period, devices, tables, windows
@@ -194,7 +194,7 @@ def attempt(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -
 
 def _train(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -> tuple[Result, DeviceModel]:
     champion = None if plan.champion is None else _fleet(plan.champion)
-    fault = _within(window_end, plan.labels.get(device, ()))
+    fault = within(window_end, plan.labels.get(device, ()))
     healthy, ends = statistics.take(~fault), window_end[~fault]
     faulty = statistics.take(fault) if fault.any() else None
     check(healthy, ends, plan.check, device, champion)
@@ -215,7 +215,7 @@ def _compare(
 ) -> Contest | None:
     """How a model trained in this way does against the champion's; None where there are too few windows to tell."""
     (statistics, window_end), (spec, holdout) = windows, how
-    order = recent(window_end, spec)
+    order = sampled(window_end, spec)
     until = champion.until(device)
     before, held_out, seen = contest.later(window_end[order], holdout, until, spec.gap)
     if len(held_out) < contest.FEWEST or len(before) < spec.min_windows:
@@ -228,7 +228,7 @@ def _compare(
     return contest.contest((champion, challenger), device, statistics.take(order[held_out]), faulty, seen=seen)
 
 
-def _within(moments: Ints, spans: Spans) -> Flags:
+def within(moments: Ints, spans: Spans) -> Flags:
     """Whether moments lie within any of the intervals."""
     inside = np.zeros(len(moments), np.bool_)
     for since, until in spans:

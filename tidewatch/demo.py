@@ -23,7 +23,6 @@ from producers.schedule import arrivals
 from producers.sensors import Fleet as Simulated
 from producers.sensors import SensorFleet
 from scorers.errors import ConfigError, InputError, UnavailableError
-from scorers.source import Period
 from sinks.read import dataset
 from stream.contracts import Alert, Fault
 from stream.decode import LATEST
@@ -34,7 +33,7 @@ from tidewatch.rejects import Reject, understand
 from tidewatch.settings import InForce, Settings
 from tidewatch.stack import Stack
 from tidewatch.tail import drained, follow, gather
-from tidewatch.training import fit
+from tidewatch.training import Order, train
 from tidewatch.writing import Kind, write_once
 
 _DRAIN_S = 60.0
@@ -133,7 +132,7 @@ class Demo:
         expected = self.scene.devices * self.scene.warm_windows
         self._await(lambda: _windows(settings.parquet.folder) >= expected, "history in Parquet")
         self.say(f"training {self.scene.devices} models on {_windows(settings.parquet.folder):,} windows")
-        fit(settings, settings.parquet.folder, settings.worker.fleet, Period(), 1)
+        train(settings, Order(settings.parquet.folder, settings.worker.fleet, workers=1))
         self._await(lambda: self._counts().get("models", 0) > 0, "the fleet in force")
 
     def _await(self, arrived: Callable[[], bool], what: str) -> None:

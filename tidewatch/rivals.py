@@ -8,7 +8,7 @@ import pandas as pd
 
 from producers.recordings import apart
 from scorers.features import features
-from scorers.fit import Detector, recent
+from scorers.fit import Detector, sampled
 from scorers.fleet import Fleet
 from scorers.statistics import Floats
 from tidewatch.children import override
@@ -56,7 +56,7 @@ def rivals(job: Job, folder: Path) -> Iterator[tuple[str, Result]]:
         train, known = blocks(job.windows(recording, Fleet.empty(), until=job.trained))
         whole, ends = blocks(job.windows(recording, Fleet.empty()))
         for device, statistics in whole.items():
-            chosen = train[device].take(recent(known[device], train_spec(job.settings))).align(statistics.metrics)
+            chosen = train[device].take(sampled(known[device], train_spec(job.settings))).align(statistics.metrics)
             learned, judged = (np.nan_to_num(features(windows)) for windows in (chosen, statistics))
             for name, recipe in RECIPES.items():
                 tables[name].append(_verdicts(device, ends[device], recipe(learned, judged)))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from scorers.errors import ModelError
 from scorers.features import features
-from scorers.fit import Detector, TrainSpec, fit_device, recent
+from scorers.fit import Detector, TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
 from scorers.statistics import Floats, Ints, Statistics
 from tidewatch import nab
@@ -61,7 +61,7 @@ def _recipe(in_force: InForce, recipe: Recipe) -> Judge:
     spec = replace(_spec(in_force), max_windows=RECIPES_ROWS)
 
     def judge(known: Statistics, ends: Ints, later: Statistics) -> Floats:
-        chosen = known.take(recent(ends, spec))
+        chosen = known.take(sampled(ends, spec))
         odd = recipe(*(np.nan_to_num(features(windows.align(known.metrics))) for windows in (chosen, later)))
         return np.maximum(odd, 0.0)
 

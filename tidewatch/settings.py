@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from scorers.errors import ConfigError
-from scorers.fit import Detector
+from scorers.fit import Detector, Sampling
 from stream.contracts import Topics
 from stream.kafka import Broker
 from stream.outbox import Delivery
@@ -267,15 +267,61 @@ class Training(_Group):
         description="False alerts a healthy device may raise a week; sets limits in place of `false_alarm_rate`.",
     )
     min_windows: int = Field(default=50, ge=14, description="Devices with fewer windows keep learning.")
-    max_windows: int = Field(
-        default=2_000, ge=14, description="Only so many windows of a device, the most recent, are used."
+    max_windows: int = Field(default=2_000, ge=14, description="Only so many windows of a device are used.")
+    sampling: Sampling = Field(
+        default=Sampling.RECENT, description="Which of more windows: the most `recent`, or any of them (`reservoir`)."
     )
+    choose: bool = Field(
+        default=False,
+        description="Try ten ways to train each device and take the one that finds most faults; ten times the work.",
+    )
+    holdout: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of a device's windows, the latest, on which a new fleet is compared with the one in force.",
+    )
+    max_missing: float = Field(
+        default=0.2, ge=0, le=1, description="Share of windows in which a metric may have no finite mean."
+    )
+    min_hours: float = Field(default=0.0, ge=0, description="A device's windows must cover so many hours.")
+    max_shift: float = Field(
+        default=20.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Standard deviations a metric may have moved since the model in force was trained; 0: any number.",
+    )
+    attempts: int = Field(default=2, ge=1, le=10, description="Times a device is tried where something breaks.")
+    timeout_s: Seconds = Field(default=120.0, description="A device whose training takes longer is given up.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_windows > self.max_windows:
             raise ValueError(f"min_windows ({self.min_windows}) must not exceed max_windows ({self.max_windows})")
         return self
+
+
+class Models(_Group):
+    """Where trainings and the fleets that came of them are kept."""
+
+    registry: SecretStr = Field(
+        default=SecretStr("sqlite:///var/mlflow.db"),
+        description="MLflow's tracking address: `sqlite:///FILE`, or `http(s)://` of a server; empty: none is kept.",
+    )
+    folder: Folder = Field(
+        default=Path("var/models"), description="Trainings under way, and the artefacts of a registry in a file."
+    )
+    experiment: str = Field(
+        default="tidewatch", min_length=1, max_length=200, description="Name of MLflow's experiment."
+    )
+    name: str = Field(default="fleet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Name of the registered model.")
+    follow: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_-]{0,100}$",
+        description="Workers keep `worker.fleet` equal to the version with this alias, such as `champion`; empty: they "
+        "take the file as it is.",
+    )
+    follow_s: Seconds = Field(default=10.0, description="How often they look.")
 
 
 class Settings(_Group):
@@ -291,6 +337,7 @@ class Settings(_Group):
     parquet: Parquet = Parquet()
     redis_sink: RedisSink = RedisSink()
     training: Training = Training()
+    models: Models = Models()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,40 +1,291 @@
-"""Training under the settings in force: recorded windows in, a fleet in its place."""
+"""Training under the settings in force: recorded windows in; a fleet compared, registered and put in its place."""
 
+import fcntl
+import hashlib
+import json
 import os
+import shutil
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
 
 from scorers import pack
-from scorers.errors import ModelError
-from scorers.fleet import Fleet
-from scorers.source import Period
-from scorers.train import Training, train
+from scorers.contest import Ballot, ballot
+from scorers.errors import ConfigError, FleetFileError, ModelError
+from scorers.source import Period, extent
+from scorers.train import Plan, Spans, outcomes
 from sinks.read import dataset
-from tidewatch.console import progress
+from tidewatch.console import err, progress
+from tidewatch.record import record
+from tidewatch.registry import Registry, Version
+from tidewatch.runs import TIMES, Run, begin, contests
 from tidewatch.settings import Settings
-from tidewatch.wiring import train_spec
+from tidewatch.wiring import plan
+
+AGE_MS = 86_400_000
+"""A training that was cut off is gone on with unless it is older than this."""
 
 
-def fit(settings: Settings, folder: Path, target: Path, period: Period, workers: int | None) -> tuple[Training, str]:
-    """Train on the statistics in a folder of the Parquet sink and save the fleet; the results and the fleet's version.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to train on, and what to do with what comes out."""
+
+    folder: Path
+    """Of the Parquet sink."""
+    target: Path
+    """The fleet file in force."""
+    period: Period = field(default_factory=Period)
+    last_ms: int | None = None
+    """Only windows that end within so long of the last one there is."""
+    workers: int | None = None
+    """Processes; None: one a core."""
+    name: str | None = None
+    """Of the run; None: the time, or that of a run like this which was cut off."""
+    labels: Mapping[str, Spans] = field(default_factory=dict)
+    """When devices are known to have been faulty."""
+    force: bool = False
+    """Whether the new fleet is put in force though it is not better."""
+    engine: str = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of it."""
+
+    run: str
+    results: pa.Table
+    """With the schema of ``runs.RESULTS``."""
+    kept: list[str]
+    """Devices that keep the model they had."""
+    ballot: Ballot | None
+    """How the new fleet did against the one in force; None where there was none."""
+    version: Version | None
+    """In the registry, if there is one."""
+    promoted: bool
+    why: str
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Devices by status."""
+        return Counter(self.results["status"].to_pylist())
+
+
+def train(settings: Settings, order: Order) -> Trained:
+    """Train on recorded statistics, compare with the fleet in force, register, and put in force what is better.
 
     Raises:
-        InputError: there are no statistics there.
+        InputError: there are no statistics there, or the run cannot be written.
+        ConfigError: the run of that name was begun with other data or settings.
         ModelError: not one device could be trained.
+        UnavailableError: the registry does not answer; running it again registers what has been trained.
     """
+    source = dataset(order.folder, "statistics")
+    registry = Registry(settings.models) if settings.models.registry.get_secret_value() else None
+    with _run(settings, order, source) as run:
+        champion = _champion(order.target, registry, run)
+        if not run.finished:
+            _devices(run, source, replace(plan(settings), champion=champion, labels=order.labels), order)
+        results, kept = run.finish(pack.load(champion) if champion else None)
+        if not any(status == "trained" for status in results["status"].to_pylist()):
+            raise ModelError(_nothing(order.folder, results, run))
+        compared = ballot(contests(results)) if champion else None
+        made = _register(registry, run, results, compared, source)
+        promoted, why = judge(compared, force=order.force)
+        if registry and made:
+            registry.promote(made) if promoted else registry.challenge(made)
+            made = registry.version(str(made.number))
+        if promoted:
+            pack.install(run.fleet, order.target)
+        trained = Trained(run.name, results, kept, compared, made, promoted, why)
+        if registry or promoted:
+            shutil.rmtree(run.path)
+    return trained
+
+
+def judge(compared: Ballot | None, *, force: bool) -> tuple[bool, str]:
+    """Whether a new fleet is put in force, and why."""
+    if compared is None:
+        return True, "there was no fleet in force"
+    if compared.won:
+        return True, f"it is better than the fleet in force by {compared.gain:.4f}"
+    if compared.devices == 0:
+        return True, "no device has windows enough to compare it with the fleet in force"
+    if force:
+        return True, f"it was forced, though it is worse than the fleet in force by {-compared.gain:.4f}"
+    if compared.gain == 0:
+        return False, "it is no better than the fleet in force"
+    return False, f"it is worse than the fleet in force by {-compared.gain:.4f}"
+
+
+@contextmanager
+def _run(settings: Settings, order: Order, source: ds.Dataset) -> Iterator[Run]:
+    """The run to go on with, or a new one; no other process has it meanwhile."""
     now = time.time_ns() // 1_000_000
-    version = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+    facts = _facts(settings, order, source, now)
+    runs = settings.models.folder
+    name = order.name or next(_cut_off(runs, facts, now), None) or _stamp(now)
+    run = begin(runs, name, facts)
+    differ = [key for key in ("source", "asked", "plan", "engine") if run.facts[key] != facts[key]]
+    if differ:
+        raise ConfigError(f"The run {name} was begun with another {differ[0]}; choose another --run.")
+    with _locked(run.path, name):
+        if done := run.done():
+            err.print(f"going on with the run {name}: {len(done)} devices are done")
+        yield run
+
+
+def _cut_off(folder: Path, facts: Mapping[str, Any], now: int) -> Iterator[str]:
+    """Runs like this one that were begun lately and that nobody is at, the latest first."""
+    for path in sorted((folder / "runs").glob("*/run.json"), reverse=True):
+        run = begin(folder, path.parent.name, {})
+        alike = all(run.facts.get(key) == facts[key] for key in ("source", "asked", "plan", "engine"))
+        if alike and now - run.facts["started"] < AGE_MS and _free(path.parent):
+            yield run.name
+
+
+@contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    with (path / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"The run {name} is under way in another process; wait, or choose another --run."
+            ) from error
+        yield
+
+
+def _free(path: Path) -> bool:
+    with (path / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _facts(settings: Settings, order: Order, source: ds.Dataset, now: int) -> dict[str, Any]:
+    """What the run is; ``since`` and ``until`` are fixed now, so that rows which come meanwhile change nothing."""
+    there, how = extent(source, order.period), plan(settings)
+    if order.last_ms is not None and there.until is not None:
+        there = extent(source, replace(order.period, since=there.until - order.last_ms + 1))
+    asked = {
+        **asdict(order.period),
+        "last_ms": order.last_ms,
+        "labels": {device: list(map(list, of)) for device, of in order.labels.items()},
+    }
+    return {
+        "started": now,
+        "version": version("tidewatch"),
+        "source": str(order.folder.resolve()),
+        "asked": _plain(asked),
+        "since": there.since,
+        "until": None if there.until is None else there.until + 1,
+        "rows": there.rows,
+        "fingerprint": _fingerprint(source),
+        "engine": order.engine,
+        "plan": _plain(
+            {
+                **{f"train.{name}": value for name, value in asdict(how.spec).items()},
+                **{f"check.{name}": value for name, value in asdict(how.check).items()},
+                "candidates": len(how.candidates),
+                "holdout": how.holdout,
+            }
+        ),
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    return {
+        name: [list(one) for one in value] if isinstance(value, tuple) else getattr(value, "value", value)
+        for name, value in values.items()
+    }
+
+
+def _fingerprint(source: ds.Dataset) -> str:
+    """Of the names and sizes of its files."""
+    digest = hashlib.sha256()
+    for name in sorted(source.files):
+        digest.update(f"{Path(name).name} {Path(name).stat().st_size if Path(name).exists() else 0}\n".encode())
+    return digest.hexdigest()
+
+
+def _stamp(now: int) -> str:
+    return datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+
+
+def _champion(target: Path, registry: Registry | None, run: Run) -> Path | None:
+    """The file of the fleet in force: the registry's, else the one in its place."""
+    reigning = registry.champion() if registry else None
+    if registry and reigning:
+        path = run.path / "champion.arrow"
+        registry.fetch(reigning, path)
+        return path
+    if not target.exists():
+        return None
+    try:
+        pack.load(target)
+    except FleetFileError as error:
+        err.print(f"nothing is compared with the fleet in force: {error}")
+        return None
+    return target
+
+
+def _devices(run: Run, source: ds.Dataset, how: Plan, order: Order) -> None:
+    """Train every device that has no result yet, a lot at a time."""
+    facts, done = run.facts, run.done()
+    period = replace(order.period, since=facts["since"], until=facts["until"])
     with progress("training") as show:
-        cores = workers or os.cpu_count() or 1
-        training = train(
-            dataset(folder, "statistics"), train_spec(settings), period=period, workers=cores, progress=show
-        )
-    if not training.models:
-        reasons = Counter(result.reason for result in training.results)
-        reason = reasons.most_common(1)[0][0] if reasons else "there were no devices"
-        raise ModelError(f"No device of {folder} could be trained, mostly because {reason}; record more first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pack.save(Fleet.of(training.models, version), target, now)
-    return training, version
+        cores, count = order.workers or os.cpu_count() or 1, len(done)
+        for lot, total in outcomes(source, how, period=period, workers=cores, done=done):
+            run.keep(lot)
+            count += len(lot)
+            show(count, len(done) + total)
+
+
+def _register(
+    registry: Registry | None, run: Run, results: pa.Table, compared: Ballot | None, source: ds.Dataset
+) -> Version | None:
+    if registry is None:
+        return None
+    run.facts["ended"] = time.time_ns() // 1_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        return registry.record(record(run, results, compared, source, Path(folder)))
+
+
+def _nothing(folder: Path, results: pa.Table, run: Run) -> str:
+    reasons = Counter(results["reason"].to_pylist())
+    reason = reasons.most_common(1)[0][0] if reasons else "there were no devices"
+    shutil.rmtree(run.path)
+    return f"No device of {folder} could be trained, mostly because {reason}; record more first."
+
+
+def told(trained: Trained, target: Path) -> dict[str, Any]:
+    """All of it, as plain values."""
+    rows = trained.results.to_pylist()
+    for row in rows:
+        row |= {name: moment and int(moment.timestamp() * 1000) for name, moment in row.items() if name in TIMES}
+        row |= {"tried": json.loads(row["tried"]) if row["tried"] else None, "kept": row["device"] in trained.kept}
+    compared = trained.ballot and {**asdict(trained.ballot), "won": trained.ballot.won}
+    return {
+        "fleet": str(target),
+        "version": trained.run,
+        "registered": trained.version and trained.version.number,
+        **{str(status): count for status, count in trained.counts.items()},
+        "kept": len(trained.kept),
+        "contest": compared,
+        "promoted": trained.promoted,
+        "why": trained.why,
+        "results": rows,
+    }

@@ -1,6 +1,7 @@
 """Settings to the specs that the layers below take; the one place where they meet."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,9 +9,12 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals, signal
 from types import FrameType
 
+from scorers.check import CheckSpec
+from scorers.choose import grid
 from scorers.errors import ConfigError
 from scorers.fit import TrainSpec
 from scorers.follow import FollowSpec
+from scorers.train import Plan
 from stream.alert import AlertSpec
 from stream.decode import Limits
 from stream.kafka import DAY_MS
@@ -63,8 +67,23 @@ def train_spec(settings: Settings) -> TrainSpec:
         n=alerting.n,
         min_windows=training.min_windows,
         max_windows=training.max_windows,
+        sampling=training.sampling,
     )
     return replace(spec, gap=gap, min_windows=max(spec.min_windows, 4 * spec.folds + 2 * gap))
+
+
+def plan(settings: Settings) -> Plan:
+    """What training does with each device."""
+    training, spec = settings.training, train_spec(settings)
+    return Plan(
+        spec=spec,
+        check=CheckSpec(training.max_missing, training.min_hours, training.max_shift),
+        candidates=grid(spec) if training.choose else (),
+        holdout=training.holdout,
+        attempts=training.attempts,
+        timeout_s=training.timeout_s,
+        clock=time.time_ns,
+    )
 
 
 def existing(path: Path, what: str) -> Path:

@@ -3,9 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +19,9 @@ from producers.sensors import SensorFleet
 from producers.sessions import ServerFleet
 from scorers.errors import ConfigError, InputError
 from stream.decode import EARLIEST, LATEST
-from stream.parse import epoch_ms
 from tidewatch.console import emit, err, progress
 from tidewatch.settings import InForce
+from tidewatch.spans import moment
 from tidewatch.stack import prepare_topics
 from tidewatch.wiring import until_signalled
 
@@ -142,24 +140,6 @@ def _start(text: str | None, pace: Pace, lasting: float | None) -> int:
     if pace.speed == 1:
         return now
     return now - round((lasting if lasting is not None else 86_400.0) * 1000)
-
-
-def moment(text: str, flag: str) -> int:
-    """Epoch ms of a flag; a stamp without an offset is UTC.
-
-    Raises:
-        ConfigError: it is no time.
-    """
-    with suppress(ValueError):
-        stamp = epoch_ms(int(text) if text.isdigit() else _in_utc(text))
-        if isinstance(stamp, int):
-            return stamp
-    raise ConfigError(f"{flag} {text!r} is neither ISO-8601 nor epoch milliseconds.")
-
-
-def _in_utc(text: str) -> str:
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def replay(

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from scorers.errors import ConfigError, InputError
 from stream.contracts import Reason
-from tidewatch.commands.feed import moment
 from tidewatch.console import emit, err, out, picture, plain, utc
 from tidewatch.rejects import Id, Ledger, Reject, Selection, newest, reasons
 from tidewatch.resend import NAMED, Resent, check, resend
 from tidewatch.settings import InForce
 from tidewatch.shelf import Shelf, inputs
+from tidewatch.spans import moment
 from tidewatch.wiring import until_signalled
 
 SHOWN = 4_096

@@ -1,7 +1,6 @@
 """Commands about models and how good they are: train, evaluate, compare."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
@@ -15,16 +14,17 @@ from rich.table import Table
 from producers.recordings import data_root
 from scorers.errors import ConfigError
 from scorers.fit import Detector
-from scorers.source import Period
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
-from tidewatch import series
-from tidewatch.commands.feed import AsJson, moment
-from tidewatch.console import emit, err, out, progress
+from tidewatch import series, training
+from tidewatch.children import override
+from tidewatch.commands.feed import AsJson
+from tidewatch.console import emit, err, out, plain, progress
 from tidewatch.protocols import Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
-from tidewatch.training import fit
+from tidewatch.spans import duration, faults, period
+from tidewatch.training import Order, Trained
 
 
 def register(app: typer.Typer) -> None:
@@ -40,24 +40,74 @@ def train(
     fleet: Annotated[Path | None, typer.Option(help="Fleet file to write; the worker's.")] = None,
     since: Annotated[str | None, typer.Option(help="Only windows ending at or after this time.")] = None,
     until: Annotated[str | None, typer.Option(help="Only windows ending before this time.")] = None,
+    last: Annotated[
+        str | None, typer.Option(help="Only the last so many hours or days there are, as `36h` or `14d`.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out windows between two times, as `FROM/TO`; may be repeated.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV with device_id, start, end of known faults: not trained on, but to be found."),
+    ] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Try ten ways to train each device; `--set training.choose=true`.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put the new fleet in force though it is no better than the one before.")
+    ] = False,
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run; one of that name that was cut off is gone on with.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core when left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one model per device from recorded windows, and put the fleet in force."""
+    """Train one model per device from recorded windows; put the fleet in force if it is better than the one before.
+
+    A run that was cut off is gone on with. Exit code 1 where the new fleet is no better.
+    """
     in_force: InForce = context.obj
-    settings = in_force.settings
-    period = Period(moment(since, "--since") if since else None, moment(until, "--until") if until else None)
-    target = fleet or settings.worker.fleet
-    training, version = fit(settings, statistics or settings.parquet.folder, target, period, workers)
-    counts = Counter(result.status for result in training.results)
+    settings = override(in_force, {"training.choose": True} if choose else {}).settings
+    order = Order(
+        folder=statistics or settings.parquet.folder,
+        target=fleet or settings.worker.fleet,
+        period=period(since, until, exclude or []),
+        last_ms=duration(last, "--last") if last else None,
+        workers=workers,
+        name=run,
+        labels=faults(labels) if labels else {},
+        force=force,
+    )
+    trained = training.train(settings, order)
     if as_json:
-        results = [asdict(result) for result in training.results]
-        emit({"fleet": str(target), "version": version, **{str(s): n for s, n in counts.items()}, "results": results})
-        return
-    for result in training.results:
-        if result.status != "trained":
-            err.print(f"  {result.device}: {result.status}, {result.reason}")
-    out.print(f"{counts['trained']} of {len(training.results)} devices have a model in {target}, version {version}")
+        emit(training.told(trained, order.target))
+    else:
+        _say(trained, order.target)
+    if not trained.promoted:
+        raise typer.Exit(1)
+
+
+SHOWN = 20
+"""Devices without a model that are named."""
+
+
+def _say(trained: Trained, target: Path) -> None:
+    without = [row for row in trained.results.select(["device", "status", "reason"]).to_pylist() if row["reason"]]
+    for row in without[:SHOWN]:
+        kept = ", keeps the model it had" if row["device"] in trained.kept else ""
+        err.print(f"  {plain(row['device'])}: {row['status']}{kept}, {plain(row['reason'])}")
+    if len(without) > SHOWN:
+        err.print(f"  and {len(without) - SHOWN} more; --json tells of all")
+    version = f", version {trained.version.number} of the registry" if trained.version else ""
+    out.print(f"{trained.counts['trained']} of {len(trained.results)} devices have a new model: {trained.run}{version}")
+    if trained.ballot:
+        before, now = trained.ballot.champion, trained.ballot.challenger
+        out.print(
+            f"on {trained.ballot.devices} devices' held-out windows: false alarms {before.false_alarms:.4f} before, "
+            f"{now.false_alarms:.4f} now; faults found {before.detection:.3f} before, {now.detection:.3f} now"
+        )
+    state = f"in force in {target}" if trained.promoted else "[red]not in force[/] (--force would put it)"
+    out.print(f"{state}: {trained.why}", soft_wrap=True)
 
 
 class Through(StrEnum):

@@ -11,6 +11,7 @@ from stream.outbox import Delivery
 from stream.owners import Owners
 from tidewatch.children import override
 from tidewatch.console import Level, err, log_from
+from tidewatch.follower import Follower
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
 from tidewatch.wiring import stream_spec, until_signalled, worker_spec
@@ -43,6 +44,10 @@ def worker(
     owners = Owners(broker, topics, stream.sources(topics), stream_spec(settings), spec)
     owners.recovered = partial(err.print, soft_wrap=True)
     app = stream.build(broker, owners, topics, spec)
+    if settings.models.follow:
+        follower = Follower(settings.models, settings.worker.fleet)
+        follower.look()
+        follower.start()
     stream.follow_fleet(app, settings.worker.fleet)
     if report is not None:
         stream.report_counts(app, report)

@@ -69,6 +69,8 @@ def _settings(in_force: InForce, stack: Stack, folder: Path) -> InForce:
             "topics.partitions": stack.partitions,
             "parquet.folder": folder / "parquet",
             "worker.fleet": folder / "fleet.arrow",
+            "models.registry": "",
+            "models.folder": folder / "models",
             **{name: value for name, value in prompt.items() if not in_force.configured(name)},
         },
     )
