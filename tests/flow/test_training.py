@@ -25,6 +25,7 @@ from tests.simulator import Device
 from tidewatch.children import override
 from tidewatch.follower import Follower
 from tidewatch.registry import Registry
+from tidewatch.runs import Run
 from tidewatch.settings import Settings, load
 from tidewatch.training import Order, told, train
 
@@ -121,14 +122,15 @@ def test_mlflow_tells_of_a_training(settings: Settings, tmp_path: Path) -> None:
     trained = train(settings, order(settings))
 
     client = MlflowClient(settings.models.registry.get_secret_value())
-    version = client.get_model_version_by_alias("fleet", "champion")
-    run = client.get_run(version.run_id)
+    run_id = client.get_model_version_by_alias("fleet", "champion").run_id
+    assert run_id
+    run = client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", trained.run)
     assert (run.data.metrics["devices_trained"], run.data.metrics["devices_refused"]) == (1, 1)
     assert run.data.params["train.detector"] == "one_class_svm"
     assert run.data.tags["tidewatch.fleet"] == trained.run
-    assert len(client.get_metric_history(version.run_id, "devices_done")) == 2
-    kept = {one.path for one in client.list_artifacts(version.run_id)}
+    assert len(client.get_metric_history(run_id, "devices_done")) == 2
+    kept = {one.path for one in client.list_artifacts(run_id)}
     assert kept == {
         "fleet",
         "results.parquet",
@@ -138,7 +140,7 @@ def test_mlflow_tells_of_a_training(settings: Settings, tmp_path: Path) -> None:
         "flagged.png",
         "held_out.png",
     }
-    held = Path(client.download_artifacts(version.run_id, "fleet", str(tmp_path)))
+    held = Path(client.download_artifacts(run_id, "fleet", str(tmp_path)))
     assert {one.name for one in held.iterdir()} == {"MLmodel", "fleet.arrow", "typical.parquet", "input_example.json"}
     assert pack.load(held / "fleet.arrow").devices == ("pump",)
     assert [row["metric"] for row in json.loads((held / "input_example.json").read_text())] == [
@@ -165,9 +167,7 @@ def test_a_training_that_was_cut_off_is_gone_on_with(settings: Settings, monkeyp
     names = [f"pump-{number}" for number in range(9)]
     write(settings.parquet.folder, {name: Device(number, 3).windows(80) for number, name in enumerate(names)})
     monkeypatch.setattr("scorers.source.TASK_ROWS", 500)
-    from tidewatch import training  # noqa: PLC0415 - beside what is replaced in it
-
-    kept = training.Run.keep
+    kept = Run.keep
     trained: list[str] = []
 
     def keep(run: Any, outcomes: Any) -> None:
@@ -176,13 +176,16 @@ def test_a_training_that_was_cut_off_is_gone_on_with(settings: Settings, monkeyp
         kept(run, outcomes)
         trained.extend(result.device for result, _ in outcomes)
 
-    monkeypatch.setattr(training.Run, "keep", keep)
+    monkeypatch.setattr(Run, "keep", keep)
     with pytest.raises(KeyboardInterrupt):
         train(settings, order(settings))
     before = list(trained)
-    monkeypatch.setattr(
-        training.Run, "keep", lambda run, lot: (trained.extend(r.device for r, _ in lot), kept(run, lot))
-    )
+
+    def goes_on(run: Any, outcomes: Any) -> None:
+        kept(run, outcomes)
+        trained.extend(result.device for result, _ in outcomes)
+
+    monkeypatch.setattr(Run, "keep", goes_on)
 
     found = train(settings, order(settings))
 

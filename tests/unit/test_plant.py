@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from scorers.plant import KINDS, plant
-from scorers.statistics import BLOCKS, Statistics
+from scorers.statistics import BLOCKS, Flags, Statistics
 from tests.simulator import Device
 
 
-def changed(before: Statistics, after: Statistics) -> np.ndarray:
+def changed(before: Statistics, after: Statistics) -> Flags:
     """Which cells differ in anything, shape (n, m)."""
-    return np.any([~np.isclose(getattr(before, name), getattr(after, name), equal_nan=True) for name in BLOCKS], axis=0)
+    differ = [~np.isclose(getattr(before, name), getattr(after, name), equal_nan=True) for name in BLOCKS]
+    return np.asarray(np.any(differ, axis=0))
 
 
 def test_every_window_has_one_fault_in_one_metric() -> None:
