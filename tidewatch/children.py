@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from scorers.errors import UnavailableError
 from tidewatch import settings
 from tidewatch.servers import Server
-from tidewatch.settings import PREFIX, Given, InForce
+from tidewatch.settings import PREFIX, SCHEDULE, Given, InForce
 
 
 def override(in_force: InForce, changes: Mapping[str, Any]) -> InForce:
@@ -24,7 +24,8 @@ def override(in_force: InForce, changes: Mapping[str, Any]) -> InForce:
 def environment(in_force: InForce) -> dict[str, str]:
     """The settings that were given, as environment variables: they outrank a file and show in no process list."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return inherited | {_variable(name): _text(found) for name, found in in_force.given.items()}
+    given = {name: found for name, found in in_force.given.items() if not name.startswith(SCHEDULE)}
+    return inherited | {_variable(name): _text(found) for name, found in given.items()}
 
 
 def _variable(name: str) -> str:

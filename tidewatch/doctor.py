@@ -26,6 +26,9 @@ from sinks.folder import strays
 from sinks.replace import Area
 from stream.contracts import Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker
+from tidewatch.entries import Entry
+from tidewatch.history import History, Outcome, Run
+from tidewatch.locks import running
 from tidewatch.servers import quiet_admin
 from tidewatch.settings import Redis, Settings, mask
 from tidewatch.stack import EMBEDDED_CLUSTER
@@ -94,6 +97,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         judge_fleet(settings.worker.fleet, probe_fleet(settings.worker.fleet)),
         judge_folder(settings.parquet.folder, writable=writable, free=free),
         *judge_tables(*probe_tables(settings.parquet.folder)),
+        *judge_schedule(settings.schedule.entries, probe_runs(settings), alive=running(settings.scheduler.folder)),
     ]
 
 
@@ -306,3 +310,24 @@ def judge_tables(found: list[str], unread: list[Path]) -> Iterator[Finding]:
     if unread:
         detail = f"a compaction was interrupted: plain readers fail on {', '.join(map(str, unread))}"
         yield Finding("parquet files", "fail", detail, "Run `tidewatch compact`, or start the sink.")
+
+
+def probe_runs(settings: Settings) -> dict[str, Run | None]:
+    """The last run of each entry of the schedule."""
+    past = History(settings.scheduler.folder)
+    return {name: past.last(name) for name in settings.schedule.entries}
+
+
+def judge_schedule(entries: Mapping[str, Entry], last: Mapping[str, Run | None], *, alive: bool) -> Iterator[Finding]:
+    """Scheduled commands run, and run well; nothing where nothing is scheduled."""
+    enabled = [name for name, entry in entries.items() if entry.enabled]
+    if enabled and alive:
+        yield Finding("Schedule", "ok", f"{len(enabled)} entries, and a scheduler runs them")
+    elif enabled:
+        fix = "Start one on this machine: tidewatch schedule run."
+        yield Finding("Schedule", "warn", f"{len(enabled)} entries, and no scheduler runs them here", fix)
+    for name in enabled:
+        run = last.get(name)
+        if run is not None and run.outcome in (Outcome.FAILED, Outcome.TIMEOUT, Outcome.CUT):
+            told = f"its last run, {run.id}, ended as {run.outcome}: {run.reason}"
+            yield Finding(f"Schedule {name}", "warn", told, f"See why: tidewatch schedule logs {name}.")

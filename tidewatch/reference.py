@@ -3,6 +3,8 @@
 import json
 from itertools import groupby
 
+from tidewatch import entries
+from tidewatch.entries import Entry
 from tidewatch.settings import PREFIX, SHORT, Settings, described
 
 _HEAD = """# Settings
@@ -24,6 +26,21 @@ _EXAMPLE = """# Copy to tidewatch.toml and uncomment what should differ from the
 # Written by scripts/reference from tidewatch/settings.py; do not edit.
 """
 
+_SCHEDULE = """
+## `[schedule.NAME]`
+
+A command that runs at its times under `tidewatch schedule run`, one table each; the settings file alone says what is
+scheduled.
+
+| field | default | meaning |
+|---|---|---|
+"""
+
+_NIGHTLY = """
+#[schedule.nightly]
+"""
+_ENTRY = {name: json.dumps(value) for name, value in Entry(command="train", cron="30 2 * * *")}
+
 
 def page() -> str:
     """The page ``docs/settings.md``."""
@@ -37,6 +54,9 @@ def page() -> str:
         for field, _, name, description in rows:
             variable = short.get(field) or PREFIX + field.replace(".", "__").upper()
             parts.append(f"| `{name}` | {_default(group, name)} | `{variable}` | {description} |\n")
+    parts.append(_SCHEDULE)
+    for name, default, description in entries.described():
+        parts.append(f"| `{name}` | {f'`{default}`' if default not in ('', 'None') else 'none'} | {description} |\n")
     return "".join(parts)
 
 
@@ -47,6 +67,10 @@ def example() -> str:
         parts.append(f"\n[{group}]\n")
         for _, _, name, description in rows:
             parts.append(f"# {description}\n#{name} = {_literal(group, name)}\n")
+    parts.append(_NIGHTLY)
+    for name, _, description in entries.described():
+        line = f"#{name} = {_ENTRY[name]}" if _ENTRY[name] != "null" else f"# {name} = 3600"  # in place of cron
+        parts.append(f"# {description}\n{line}\n")
     return "".join(parts)
 
 

@@ -62,7 +62,7 @@ class Server:
     def __init__(self, name: str, command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> None:
         self._name = name
         self._environ = environ
-        self._command = [*_tether(), *command]
+        self._command = [*tether(), *command]
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -289,6 +289,7 @@ def _program(name: str) -> str:
     return found
 
 
-def _tether() -> list[str]:
+def tether() -> list[str]:
+    """The beginning of a command that ends with the thread that starts it; empty without ``setpriv``."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

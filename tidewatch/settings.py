@@ -8,6 +8,7 @@ where it came from. This is the only module that reads the environment.
 import difflib
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,9 +22,13 @@ from scorers.fit import Detector, Sampling
 from stream.contracts import Topics
 from stream.kafka import Broker
 from stream.outbox import Delivery
+from tidewatch import entries
+from tidewatch.entries import Schedule, Scheduler
 
 FILE = Path("tidewatch.toml")
 PREFIX = "TIDEWATCH_"
+SCHEDULE = "schedule."
+"""Begins the names of what is scheduled, which the file alone says."""
 SHORT = {"TIDEWATCH_KAFKA": "kafka.bootstrap", "TIDEWATCH_REDIS": "redis.url"}
 """The two variables everybody sets, and what they stand for."""
 
@@ -338,6 +343,8 @@ class Settings(_Group):
     redis_sink: RedisSink = RedisSink()
     training: Training = Training()
     models: Models = Models()
+    scheduler: Scheduler = Scheduler()
+    schedule: Schedule = Schedule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +388,9 @@ class InForce:
         return [
             Row(dotted, mask(getattr(getattr(self.settings, group), name)), self.origin(dotted), description)
             for dotted, group, name, description in described()
+        ] + [
+            Row(SCHEDULE + dotted, mask(value), self.origin(SCHEDULE + dotted), description)
+            for dotted, value, description in entries.fields(self.settings.schedule)
         ]
 
 
@@ -430,6 +440,8 @@ def mask(value: object) -> str:
         return re.sub(r"(password=)[^&]*", r"\1********", hidden)
     if isinstance(value, dict):
         return ", ".join(f"{name}=********" for name in value)
+    if isinstance(value, tuple):
+        return shlex.join(value)
     return "" if value is None else str(value)
 
 
@@ -449,7 +461,7 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, Given]]:
 
 def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or above != SCHEDULE):
             yield from _flat(value, f"{above}{name}.")
         else:
             yield above + name, value
@@ -464,6 +476,10 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
             continue
         if variable in SHORT:
             yield SHORT[variable], Given(value, "env", variable)
+        elif variable.startswith(f"{PREFIX}SCHEDULE__"):
+            raise ConfigError(
+                f"{variable} is not read: a table [schedule.NAME] of the settings file says what runs when."
+            )
         elif "__" in variable:
             group, field, *option = variable.removeprefix(PREFIX).lower().split("__")
             yield ".".join([group, field, *(part.replace("_", ".") for part in option)]), Given(value, "env", variable)
@@ -476,6 +492,8 @@ def _place(name: str, found: Given) -> tuple[str, str, str]:
     """Group, field and, for ``kafka.options``, the option."""
     if name == "kafka.options":
         raise ConfigError(f"{name} in {found.source} needs an option's name behind it, such as {name}.sasl.password.")
+    if name.startswith(SCHEDULE):
+        return entries.place(name, found.source)
     known = [field for field, *_ in described()]
     group, field, option = [*name.split(".", 2), "", ""][:3]
     if f"{group}.{field}" in known and (not option or f"{group}.{field}" == "kafka.options"):
@@ -489,10 +507,15 @@ def _refusal(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:
     """One sentence for the first thing wrong."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
-    found = [entry for key, entry in given.items() if f"{key}.".startswith(f"{name}.")][-1]
+    above = name.rpartition(".")[0]
+    found = [
+        entry for key, entry in given.items() if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
+    ] or [entry for key, entry in given.items() if key.startswith(f"{above}.")]
     why = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        why = "it is missing"
     if first["type"] == "string_pattern_mismatch":
         why = "should be: " + next(row[-1] for row in described() if row[0] == name).rstrip(".")
     secret = name.startswith(("kafka.options", "redis.url"))
-    shown = "" if secret or name in Settings.model_fields else f" is {found.value!r}"
-    return ConfigError(f"{name}{shown}: {why} (set in {found.source}).")
+    shown = "" if secret or name not in given else f" is {found[-1].value!r}"
+    return ConfigError(f"{name}{shown}: {why} (set in {found[-1].source}).")

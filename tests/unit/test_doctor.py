@@ -1,6 +1,8 @@
 """The doctor's judgement: facts in, findings out. What it sees of real servers is in the live tests."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,14 @@ from tidewatch.doctor import (
     judge_packages,
     judge_python,
     judge_redis,
+    judge_schedule,
     judge_tables,
     probe_fleet,
     probe_folder,
     probe_tables,
 )
+from tidewatch.entries import Entry
+from tidewatch.history import Outcome, Run, Why
 from tidewatch.settings import Settings
 
 SETTINGS = Settings()
@@ -165,3 +170,24 @@ def test_strays_in_the_tables_are_a_warning_and_a_folder_nobody_can_read_a_failu
     assert list(judge_tables(*before)) == []
     assert (finding.state, finding.detail) == ("warn", f"1 left out: {stray} is not named as a file of ours")
     assert [finding.state for finding in judge_tables([], [tmp_path])] == ["fail"]
+
+
+def test_nothing_is_said_of_a_schedule_that_is_not_there() -> None:
+    idle = Entry(command="train", every_s=60, enabled=False)
+
+    assert list(judge_schedule({}, {}, alive=False)) == []
+    assert list(judge_schedule({"idle": idle}, {"idle": None}, alive=False)) == []
+
+
+def test_entries_without_a_scheduler_and_runs_that_went_wrong_are_warnings() -> None:
+    noon = datetime(2026, 7, 1, tzinfo=UTC)
+    entries = {name: Entry(command="train", every_s=60) for name in ("well", "new", "ill")}
+    well = Run(1, "well", ["train"], Why.SCHEDULED, Outcome.OK, noon, noon, noon, 0, "", 1)
+    ill = replace(well, id=2, entry="ill", outcome=Outcome.FAILED, code=3, reason="exit code 3")
+    last = {"well": well, "new": None, "ill": ill}
+    alone, *failures = judge_schedule(entries, last, alive=False)
+
+    assert (alone.state, alone.fix) == ("warn", "Start one on this machine: tidewatch schedule run.")
+    assert [(finding.name, finding.state) for finding in failures] == [("Schedule ill", "warn")]
+    assert "failed: exit code 3" in failures[0].detail
+    assert next(judge_schedule(entries, last, alive=True)).state == "ok"

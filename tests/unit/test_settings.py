@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scorers.errors import ConfigError
+from tidewatch.entries import Entry
 from tidewatch.reference import example, page
 from tidewatch.settings import InForce, Settings, described, load
 
@@ -157,5 +158,7 @@ def test_the_example_is_valid_when_uncommented(tmp_path: Path) -> None:
     text = re.sub("^#(?! )", "", example(), flags=re.MULTILINE)
     (tmp_path / "tidewatch.toml").write_text(text)
 
-    assert sum(len(table) for table in tomllib.loads(text).values()) == len(list(described()))
+    tables = tomllib.loads(text)
+    assert set(tables.pop("schedule")["nightly"]) == set(Entry.model_fields) - {"every_s"}
+    assert sum(len(table) for table in tables.values()) == len(list(described()))
     assert load(environ={}).configured("training.nu")
