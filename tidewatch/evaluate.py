@@ -99,15 +99,21 @@ class Job:
                 if message.topic == topics.scores:
                     yield msgspec.json.decode(message.value, type=Score)
 
+    def judged(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        """The test rows, each with the verdict of the window that ends with it; its row number is the index."""
+        hop = self.settings.window.hop_ms
+        test = self.rows[self.rows.split == "test"]
+        found = test.assign(end=test.ts // hop * hop + hop).merge(verdicts, "left", on=["device", "end"])
+        return found.set_index(test.index)
+
     def judge(self, verdicts: pd.DataFrame) -> Result:
         """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly, severity, top; one row a window."""
+        judged, alert = self.judged(verdicts), stream_spec(self.settings).alert
         hop = self.settings.window.hop_ms
-        test = self.rows[self.rows.split == "test"].copy()
-        test["end"] = test.ts // hop * hop + hop
-        judged = test.merge(verdicts, "left", on=["device", "end"])
         if self.benchmark is Benchmark.SKAB:
-            return judge_points(judged, len(verdicts))
-        return judge_events(judged, len(verdicts), stream_spec(self.settings).alert, causes(self.recording), hop)
+            return judge_points(judged, len(verdicts), alert, hop)
+        steps = dict.fromkeys(judged.device.unique(), hop)
+        return judge_events(judged, len(verdicts), alert, causes(self.recording), steps)
 
 
 def through_core(job: Job, folder: Path) -> Result:

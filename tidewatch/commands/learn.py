@@ -9,7 +9,8 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
 from producers.recordings import data_root
 from scorers.errors import ConfigError
@@ -20,7 +21,7 @@ from tidewatch import series, training
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress
-from tidewatch.protocols import Benchmark, Result, Sweep
+from tidewatch.protocols import SERIES, Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, faults, period
@@ -133,10 +134,10 @@ def evaluate(
     """Replay labelled recordings through the stream and measure its verdicts by their protocol."""
     in_force: InForce = context.obj
     job = evaluation.Job(in_force, benchmark, data_root(data, os.environ))
-    if benchmark is Benchmark.NAB and through is Through.KAFKA:
-        raise ConfigError("nab fits its models again as the series go on, which only --through core does.")
+    if benchmark in SERIES and through is Through.KAFKA:
+        raise ConfigError(f"{benchmark} fits its models again as the series go on, which only --through core does.")
     with evaluation.workplace(keep) as folder:
-        if benchmark is Benchmark.NAB:
+        if benchmark in SERIES:
             results, more = _series(job, folder, every=beside)
         else:
             run = evaluation.through_core if through is Through.CORE else evaluation.through_kafka
@@ -147,17 +148,26 @@ def evaluate(
         rivals = {"rivals": _plain({name: results[name] for name in others})} if beside else {}
         emit(asdict(results[first]) | {"detector": first} | more | rivals)
         return
-    table = Table(f"{benchmark}, through {through}", *asdict(results[first]))
-    for name, figures in _plain(results).items():
-        shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
-        table.add_row(name, *shown)
-    out.print(table)
+    out.print(_table(f"{benchmark}, through {through}", results))
     for name, value in more.items():
         out.print(f"{name}: {value:.3f}")
 
 
+def _table(title: str, results: Mapping[str, Result]) -> Table:
+    """A detector a row; what is counted of all alike goes below."""
+    figures = _plain(results)
+    alike = [name for name in ("windows", "scored", "rows") if name in next(iter(figures.values()))]
+    counted = ", ".join(f"{next(iter(figures.values()))[name]:,} {name}" for name in alike)
+    left_out = {*alike, "false_alerts_per_day"}  # the same a week is there, and 80 columns hold no more
+    heads = [name.replace("_", " ") for name in next(iter(figures.values())) if name not in left_out]
+    table = Table(Column(min_width=18), *heads, title=title, caption=counted, box=SIMPLE, padding=(0, 1, 0, 0))
+    for name, of in figures.items():
+        table.add_row(name, *(f"{value:.3f}" for figure, value in of.items() if figure not in left_out))
+    return table
+
+
 def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str, Result], dict[str, float]]:
-    """NAB's scores by detector, and what tells that its scoring is right."""
+    """Figures by detector, and for NAB what tells that its scoring is right."""
     judging, parts = series.judges(job.in_force, every=every), []
     with progress("judging series") as show:
         for _, rows in series.oddness(job, judging):
@@ -165,6 +175,8 @@ def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str
             show(len(parts), job.rows.device.nunique())
     found = pd.concat(parts, ignore_index=True)
     found.to_parquet(folder / "oddness.parquet")
+    if job.benchmark is Benchmark.MSCLOUD:
+        return {name: series.events(found, name, job.settings) for name in judging}, {}
     results: dict[str, Result] = {name: series.sweep(found, name) for name in judging}
     svm = results[Detector.ONE_CLASS_SVM]
     told = {"score_ocsvm": svm.score} if isinstance(svm, Sweep) else {}
