@@ -131,17 +131,17 @@ def named(name: str, root: Path) -> Recording:
     return replace(build(folder, member), name=name)
 
 
-def labels(recorded: Recording) -> pd.DataFrame:
+def labels(recorded: Recording, *, metrics: bool = False) -> pd.DataFrame:
     """What is known about each row: ``device``, ``ts`` (epoch ms), ``split`` (train or test), then the labels.
 
-    Rows are in file order; a label that a file lacks (as in files for training) is 0.
+    Rows are in file order; a label that a file lacks (as in files for training) is 0. With ``metrics`` these follow.
 
     Raises:
         InputError: the recording has no labels.
     """
     if recorded.labelled is None:
         raise InputError(f"Recording {recorded.name!r} has no labels; evaluate one of {', '.join(NAMED)}.")
-    frames = [_part_labels(part, recorded.labelled) for part in recorded.parts]
+    frames = [_part_labels(part, recorded.labelled, metrics=metrics) for part in recorded.parts]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -182,11 +182,11 @@ def apart(recorded: Recording) -> Iterator[Recording]:
         yield replace(recorded, parts=tuple(parts))
 
 
-def _part_labels(part: Part, labelled: Labels) -> pd.DataFrame:
-    columns = part.columns
+def _part_labels(part: Part, labelled: Labels, *, metrics: bool) -> pd.DataFrame:
+    columns, measured = part.columns, part.columns.metrics or () if metrics else ()
     flags = [labelled.train_flag] if labelled.train_flag else []
     present = [name for name in (*labelled.columns, *flags) if name in columns_of(part.path)]
-    wanted = [name for name in (columns.ts, columns.device) if name is not None] + present
+    wanted = [name for name in (columns.ts, columns.device) if name is not None] + present + list(measured)
     table = next(read(part.path, wanted, rows=sys.maxsize, tally=Tally()))
     device = columns.name or [identify(text, columns.prefix) for text in table[columns.device].to_pylist()]
     frame = pd.DataFrame({"ts": stamps(table[columns.ts], columns)[0]})
@@ -194,7 +194,8 @@ def _part_labels(part: Part, labelled: Labels) -> pd.DataFrame:
     for name in (*labelled.columns, *flags):
         frame[name] = table[name].to_numpy() if name in present else 0
     frame.insert(2, "split", np.where(_train(frame, part, labelled), "train", "test"))
-    return frame.drop(columns=flags)
+    values = {name: table[name].to_numpy() for name in measured}
+    return pd.concat([frame.drop(columns=flags), pd.DataFrame(values, frame.index)], axis=1)
 
 
 def _train(frame: pd.DataFrame, part: Part, labelled: Labels) -> NDArray[np.bool_]:

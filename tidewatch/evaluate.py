@@ -120,10 +120,21 @@ def through_core(job: Job, folder: Path) -> Result:
     """Without a broker: the pure core in this process."""
     job.fleet(folder / "fleet.arrow")
     columns = [
-        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision, s.severity, _metrics(s.contributors))
+        (
+            s.device_id,
+            s.window_end,
+            s.state == "scored",
+            s.anomaly,
+            s.decision,
+            s.score,
+            s.severity,
+            _metrics(s.contributors),
+        )
         for s in job.scores(folder / "fleet.arrow")
     ]
-    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision", "severity", "top"])
+    verdicts = pd.DataFrame(
+        columns, columns=["device", "end", "scored", "anomaly", "decision", "score", "severity", "top"]
+    )
     verdicts.to_parquet(folder / "verdicts.parquet")
     return job.judge(verdicts)
 
@@ -146,7 +157,9 @@ def through_kafka(job: Job, folder: Path) -> Result:
         _stream(in_force, job.recording, folder)
     found = (
         dataset(folder / "parquet", "predictions")
-        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision", "severity", "contributors"])
+        .to_table(
+            columns=["device_id", "window_end", "state", "anomaly", "decision", "score", "severity", "contributors"]
+        )
         .to_pandas()
     )
     verdicts = pd.DataFrame({
@@ -155,6 +168,7 @@ def through_kafka(job: Job, folder: Path) -> Result:
         "scored": found.state == "scored",
         "anomaly": found.anomaly,
         "decision": found.decision,
+        "score": found.score,
         "severity": found.severity,
         "top": [sorted({_metric(one["feature"]) for one in of}) for of in found.contributors],
     })  # fmt: skip

@@ -197,7 +197,8 @@ def judge_events(
         f1.append(confusion(flagged, label).f1 if label.any() else float("nan"))
         found.append(alarms(firing(flagged, alert), label, steps[str(device)]))
         top = [names if isinstance(names, list) else [] for names in own.top]
-        hits += [_hit(top, severity, cause) for cause in causes.get(str(device), [])]
+        if any(top):  # else nobody was asked
+            hits += [_hit(top, severity, cause) for cause in causes.get(str(device), [])]
     a_day = mean([of.false / of.days for of in found])
     return Events(
         ap=mean(ap),

@@ -119,7 +119,7 @@ def test_what_is_kept_can_be_read_again(recordings: Path, tmp_path: Path) -> Non
     verdicts = pd.read_parquet(kept / "verdicts.parquet")
 
     assert "skab" in done.stdout
-    assert set(verdicts.columns) == {"device", "end", "scored", "anomaly", "decision", "severity", "top"}
+    assert set(verdicts.columns) == {"device", "end", "scored", "anomaly", "decision", "score", "severity", "top"}
     assert (kept / "fleet.arrow").is_file()
 
 

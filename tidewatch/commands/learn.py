@@ -17,6 +17,7 @@ from scorers.errors import ConfigError
 from scorers.fit import Detector
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
+from tidewatch import report as page
 from tidewatch import series, training
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
@@ -25,6 +26,7 @@ from tidewatch.protocols import SERIES, Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, faults, period
+from tidewatch.tracks import tracks
 from tidewatch.training import Order, Trained
 
 
@@ -129,6 +131,9 @@ def evaluate(
     beside: Annotated[
         bool, typer.Option("--rivals", help="Also every other detector, and scikit-learn's as they come.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page with figures and plots of each recording: an HTML file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay labelled recordings through the stream and measure its verdicts by their protocol."""
@@ -136,6 +141,8 @@ def evaluate(
     job = evaluation.Job(in_force, benchmark, data_root(data, os.environ))
     if benchmark in SERIES and through is Through.KAFKA:
         raise ConfigError(f"{benchmark} fits its models again as the series go on, which only --through core does.")
+    if report is not None:
+        page.check(report)
     with evaluation.workplace(keep) as folder:
         if benchmark in SERIES:
             results, more = _series(job, folder, every=beside)
@@ -143,6 +150,8 @@ def evaluate(
             run = evaluation.through_core if through is Through.CORE else evaluation.through_kafka
             ours = job.settings.training.detector.value
             results, more = {ours: run(job, folder)} | (_rivals(job, folder) if beside else {}), {}
+        if report is not None:
+            _report(report, page.Evaluation(benchmark, job.in_force, results, more), job, folder)
     first, *others = results
     if as_json:
         rivals = {"rivals": _plain({name: results[name] for name in others})} if beside else {}
@@ -159,7 +168,7 @@ def _table(title: str, results: Mapping[str, Result]) -> Table:
     alike = [name for name in ("windows", "scored", "rows") if name in next(iter(figures.values()))]
     counted = ", ".join(f"{next(iter(figures.values()))[name]:,} {name}" for name in alike)
     left_out = {*alike, "false_alerts_per_day"}  # the same a week is there, and 80 columns hold no more
-    heads = [name.replace("_", " ") for name in next(iter(figures.values())) if name not in left_out]
+    heads = [name.replace("_", "\n") for name in next(iter(figures.values())) if name not in left_out]
     table = Table(Column(min_width=18), *heads, title=title, caption=counted, box=SIMPLE, padding=(0, 1, 0, 0))
     for name, of in figures.items():
         table.add_row(name, *(f"{value:.3f}" for figure, value in of.items() if figure not in left_out))
@@ -181,6 +190,13 @@ def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str
     svm = results[Detector.ONE_CLASS_SVM]
     told = {"score_ocsvm": svm.score} if isinstance(svm, Sweep) else {}
     return results, told | series.verification(found)
+
+
+def _report(path: Path, told: page.Evaluation, job: evaluation.Job, folder: Path) -> None:
+    devices = job.rows.device.nunique()
+    with progress("drawing recordings") as show:
+        page.write(path, told, tracks(job, folder, next(iter(told.results))), lambda done: show(done, devices))
+    err.print(f"The report is in {path}")
 
 
 def _rivals(job: evaluation.Job, folder: Path) -> dict[str, Result]:
