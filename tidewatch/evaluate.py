@@ -7,7 +7,7 @@ window that ends with its second, so no verdict knows the future.
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -90,14 +90,27 @@ class Job:
 
     def windows(self, recording: Recording, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
         """Part of the recording through the core, of each device no row later than ``until``."""
+        feed = self.core(fleet)
+        for records in self.records(recording, until):
+            yield from feed(records)
+
+    def core(self, fleet: Fleet) -> Callable[[Records], Iterator[Score]]:
+        """A stream of its own: records in, in order; the windows that they close out."""
         topics = self.settings.topics.names()
         partition = Partition(sources(topics)[0], 0, stream_spec(self.settings), topics)
         partition.use(fleet)
-        player = Replay(recording).open()
-        for records in _records(topics.readings, player.batches(), player.last, until):
+
+        def feed(records: Records) -> Iterator[Score]:
             for message in singly(partition.feed(records)):
                 if message.topic == topics.scores:
                     yield msgspec.json.decode(message.value, type=Score)
+
+        return feed
+
+    def records(self, recording: Recording, until: dict[str, int] | None = None) -> Iterator[Records]:
+        """The recording as one partition would hold it, of each device no row later than ``until``, and its end."""
+        player = Replay(recording).open()
+        yield from _records(self.settings.topics.names().readings, player.batches(), player.last, until)
 
     def judged(self, verdicts: pd.DataFrame) -> pd.DataFrame:
         """The test rows, each with the verdict of the window that ends with it; its row number is the index."""

@@ -15,6 +15,7 @@ from scorers.fit import Detector, TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
 from scorers.follow import Trails
 from scorers.statistics import Floats, Ints, Statistics
+from stream.contracts import Score
 from tidewatch import nab
 from tidewatch.children import override
 from tidewatch.evaluate import Job, blocks
@@ -74,16 +75,31 @@ def _recipe(in_force: InForce, recipe: Recipe) -> Judge:
 
 def oddness(job: Job, judging: Mapping[str, Judge]) -> Iterator[tuple[str, pd.DataFrame]]:
     """One device after the other: its rows as the job has them, with the oddness by each judge."""
-    for step, devices in _by_step(job.rows).items():
-        timed = Job(_timed(job.in_force, step), job.benchmark, job.root)
-        known, ends = blocks(timed.windows(job.recording, Fleet.empty(), until=dict.fromkeys(devices, 2**62)))
+    steps = _by_step(job.rows)
+    windows = _windows(job, steps)
+    for step, devices in steps.items():
+        known, ends = blocks(windows.pop(step))
         for device in devices:
             rows = job.rows[job.rows.device == device].reset_index(drop=True)
             begin = int(np.searchsorted(ends[device], job.trained.get(device, 0) + step, side="right"))
             columns = {name: _oddness(judge, known[device], ends[device], begin) for name, judge in judging.items()}
-            windows = pd.DataFrame({"end": ends[device], **columns})
-            own = rows.assign(end=rows.ts // step * step + step).merge(windows, "left", on="end")
+            judged = pd.DataFrame({"end": ends[device], **columns})
+            own = rows.assign(end=rows.ts // step * step + step).merge(judged, "left", on="end")
             yield device, own[[*rows.columns, *judging]].fillna(0.0)
+
+
+def _windows(job: Job, steps: Mapping[int, list[str]]) -> dict[int, list[Score]]:
+    """By step the windows of its devices, each ``ROWS`` rows long; the recording is read once for all."""
+    jobs = {step: Job(_timed(job.in_force, step), job.benchmark, job.root) for step in steps}
+    feeds = {step: timed.core(Fleet.empty()) for step, timed in jobs.items()}
+    own = {device.encode(): step for step, devices in steps.items() for device in devices}
+    found: dict[int, list[Score]] = {step: [] for step in steps}
+    for records in job.records(job.recording):
+        for step, feed in feeds.items():
+            # what has no key is the end of the recording, and everybody's
+            rows = [row for row, key in enumerate(records.keys) if key is None or own.get(key) == step]
+            found[step] += feed(records.pick(rows))
+    return found
 
 
 def _oddness(judge: Judge, statistics: Statistics, ends: Ints, begin: int) -> Floats:
