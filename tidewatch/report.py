@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from scorers.errors import ConfigError
+from tidewatch import series
 from tidewatch.console import utc
-from tidewatch.protocols import Benchmark, Result, median_delay
+from tidewatch.protocols import SERIES, Benchmark, Result, median_delay
 from tidewatch.published import PUBLISHED, Published
 from tidewatch.settings import InForce
 from tidewatch.tracks import Track, alerts, events
@@ -116,6 +117,7 @@ def write(path: Path, told: Evaluation, drawn: Iterable[Track], show: Callable[[
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(files("tidewatch").joinpath("report.html").read_text("utf-8"))
+    groups = GROUPS[1:] if told.benchmark in SERIES else GROUPS
     published = PUBLISHED.get(told.benchmark)
     page = template.render(
         benchmark=told.benchmark.value,
@@ -127,7 +129,8 @@ def write(path: Path, told: Evaluation, drawn: Iterable[Track], show: Callable[[
         more={name: f"{value:.3f}" for name, value in told.more.items()},
         published=published,
         ours=_beside(published, told.results),
-        settings=[row for row in told.in_force.masked() if row.field.split(".")[0] in GROUPS],
+        settings=[row for row in told.in_force.masked() if row.field.split(".")[0] in groups],
+        windows=f"Windows are {series.ROWS} rows long, one a row." if told.benchmark in SERIES else "",
         sections=sections,
     )
     part = path.with_name(path.name + ".part")
