@@ -150,14 +150,18 @@ def evaluate(
             run = evaluation.through_core if through is Through.CORE else evaluation.through_kafka
             ours = job.settings.training.detector.value
             results, more = {ours: run(job, folder)} | (_rivals(job, folder) if beside else {}), {}
-        if report is not None:
+        _tell(f"{benchmark}, through {through}", results, more, as_json=as_json, beside=beside)
+        if report is not None:  # after the figures, which took longer
             _report(report, page.Evaluation(benchmark, job.in_force, results, more), job, folder)
+
+
+def _tell(title: str, results: Mapping[str, Result], more: Mapping[str, float], *, as_json: bool, beside: bool) -> None:
     first, *others = results
     if as_json:
         rivals = {"rivals": _plain({name: results[name] for name in others})} if beside else {}
-        emit(asdict(results[first]) | {"detector": first} | more | rivals)
+        emit(asdict(results[first]) | {"detector": first} | dict(more) | rivals)
         return
-    out.print(_table(f"{benchmark}, through {through}", results))
+    out.print(_table(title, results))
     for name, value in more.items():
         out.print(f"{name}: {value:.3f}")
 
