@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.typing import RcKeyType
 
 from scorers.metrics import runs
@@ -130,12 +131,9 @@ def _lanes(axes: Axes, at: Floats, track: Track) -> None:
 
 
 def _oddness(axes: Axes, at: Floats, track: Track) -> None:
-    oddness, logarithmic = track.oddness, track.scale != "score"
-    if logarithmic:
-        above = oddness[oddness > 0]
-        floor = max(float(np.quantile(above, 0.001)), 1e-4) if len(above) else 1e-4
-        oddness = np.maximum(oddness, floor)
-        axes.set_yscale("log")
+    oddness = track.oddness
+    if track.scale != "score":
+        oddness = _logarithmic(axes, oddness, track.limit)
     else:
         axes.set(ylim=(0, 104), yticks=[0, 50, 100])
     axes.plot(*_line(at, oddness), color=_colour("odd"), lw=0.8)
@@ -145,6 +143,17 @@ def _oddness(axes: Axes, at: Floats, track: Track) -> None:
         # without a verdict there is no alert, so that each has its height
         axes.plot(at[first], oddness[first], marker="v", ms=5.5, ls="none", clip_on=False, **how)
     axes.set_ylabel(_short(track.scale), rotation=0, ha="right", va="center", color=_colour("ink"))
+
+
+def _logarithmic(axes: Axes, oddness: Floats, limit: Floats) -> Floats:
+    """Whole decades, the lowest thousandth of the values on the floor; what is to be drawn."""
+    known = np.concatenate([oddness[oddness > 0], limit[np.isfinite(limit) & (limit > 0)], [1.0]])
+    lowest = max(float(np.quantile(known, 0.001)), 1e-4)
+    low, high = np.floor(np.log10(lowest)), np.ceil(np.log10(known.max()) + 1e-9)
+    axes.set(yscale="log", ylim=(10**low, 10 ** max(high, low + 1)))
+    axes.yaxis.set(major_locator=LogLocator(numticks=4), minor_locator=NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return np.asarray(np.maximum(oddness, 10**low))
 
 
 def _line(at: Floats, value: Floats) -> tuple[Floats, Floats]:

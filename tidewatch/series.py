@@ -154,12 +154,13 @@ def followed(rows: pd.DataFrame, name: str, settings: Settings) -> pd.DataFrame:
     """
     own = rows[rows.split == "test"]
     odd = own[name].to_numpy(np.float64)
-    limit = np.zeros(len(own))
+    limit, scored = np.zeros(len(own)), np.ones(len(own), np.bool_)
     if name not in RECIPES:
+        scored = odd > 0  # else no model could be fitted
         trails, fits = Trails(stream_spec(settings).follow), np.arange(len(own)) // EVERY
         trails.grow(int(fits.max(initial=0)) + 1)
-        limit = trails.follow(fits, odd, np.ones(len(own)), np.ones(len(own), np.bool_))
-    return own.assign(limit=limit, anomaly=odd > limit, severity=odd, scored=True, top=None)
+        limit = trails.follow(fits, odd, np.ones(len(own)), scored)
+    return own.assign(limit=limit, anomaly=odd > limit, severity=odd, scored=scored, top=None)
 
 
 def verification(found: pd.DataFrame) -> dict[str, float]:

@@ -165,7 +165,7 @@ def _one(
         signals={"value": value[kept]},
         metrics=1,
         label=label[kept],
-        oddness=oddness[kept],
+        oddness=np.where(oddness[kept] > 0, oddness[kept], np.nan),
         limit=limit[kept],
         scale="oddness, in trained limits",
         flagged=flagged[kept],

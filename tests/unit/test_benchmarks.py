@@ -69,6 +69,16 @@ def test_a_limit_begins_anew_with_each_model_and_only_where_one_is_ours(tmp_path
     assert theirs.anomaly.all()
 
 
+def test_rows_that_no_model_judged_are_unscored_and_teach_no_limit(tmp_path: Path) -> None:
+    rows = labels(named("mscloud", cloud(tmp_path)))
+    odd = rows[rows.device == rows.device[0]].assign(one_class_svm=0.0)
+    found = series.followed(odd, "one_class_svm", load({}, environ={}).settings)
+
+    assert not found.scored.any()
+    assert not found.anomaly.any()
+    assert (found.limit == 1).all()
+
+
 @pytest.mark.parametrize("benchmark", ["mscloud", "nab"])
 def test_through_kafka_no_series_is_fitted_again(tmp_path: Path, benchmark: str) -> None:
     (tmp_path / f"{benchmark}.parquet").write_bytes(b"")
