@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from tidewatch.published import PUBLISHED, Published
 from tidewatch.settings import InForce
 from tidewatch.tracks import Track, alerts, events
 
-NEEDED = ("jinja2", "matplotlib")
 NONE = "\N{EN DASH}"
 """For a figure that there is none of."""
 GROUPS = ("window", "alerting", "following", "training")
@@ -92,11 +90,8 @@ def check(path: Path) -> None:
     """Refuse before the work what could not be written after it.
 
     Raises:
-        ConfigError: a package is missing, or there is no place for the page.
+        ConfigError: there is no place for the page.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"A report needs {' and '.join(missing)}; pip install 'tidewatch[report]'.")
     if path.is_dir():
         raise ConfigError(f"{str(path)!r} is a folder; give --report the name of a file in it.")
     if not path.parent.is_dir():
@@ -105,9 +100,9 @@ def check(path: Path) -> None:
 
 def write(path: Path, told: Evaluation, drawn: Iterable[Track], show: Callable[[int], None]) -> None:
     """Draw and write the page; it appears whole. ``show`` is told how many recordings are drawn."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - an extra
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - half a second, which only those who want a page are to pay
 
-    from tidewatch.plots import svg  # noqa: PLC0415 - of an extra
+    from tidewatch.plots import svg  # noqa: PLC0415 - as above
 
     sections = []
     for number, track in enumerate(drawn, 1):
