@@ -197,7 +197,7 @@ def judge_events(
         f1.append(confusion(flagged, label).f1 if label.any() else float("nan"))
         found.append(alarms(firing(flagged, alert), label, steps[str(device)]))
         top = [names if isinstance(names, list) else [] for names in own.top]
-        if any(top):  # else nobody was asked
+        if any(isinstance(names, list) for names in own.top):  # else the detector explains nothing
             hits += [_hit(top, severity, cause) for cause in causes.get(str(device), [])]
     a_day = mean([of.false / of.days for of in found])
     return Events(
