@@ -8,7 +8,7 @@ The same devices with a fault a day are judged by the same models.
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -28,9 +28,10 @@ from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
 from scorers.follow import FollowSpec, Trails
 from scorers.metrics import runs
-from scorers.statistics import Flags, Floats, Statistics
+from scorers.statistics import Flags, Statistics
 from stream.alert import AlertSpec
 from stream.contracts import Fault
+from tests.simulator import summarise
 from tidewatch.protocols import firing
 
 READING_MS = 60_000
@@ -153,21 +154,8 @@ def _windows(fleet: Any, weeks: int) -> Iterator[tuple[str, Statistics]]:
     frames = [fleet.frames(DAY * READINGS)[0] for _ in range(7 * weeks)]
     for frame in zip(*frames, strict=True):
         for place, device in enumerate(frame[0].devices):
-            yield device, _summary(frame[0].metrics, np.concatenate([part.values[:, place] for part in frame]))
-
-
-def _summary(metrics: tuple[str, ...], values: Floats) -> Statistics:
-    """Of consecutive readings, shape (n, m); NaN is none."""
-    cube = values.reshape(-1, READINGS, values.shape[1])
-    known = np.isfinite(cube)
-    count = known.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(known, cube, 0.0).sum(axis=1) / count
-        square = np.where(known, (cube - mean[:, None]) ** 2, 0.0).sum(axis=1)
-        std = np.where(count > 1, np.sqrt(square / (count - 1)), np.nan)
-    low = np.where(count > 0, np.where(known, cube, np.inf).min(axis=1), np.nan)
-    high = np.where(count > 0, np.where(known, cube, -np.inf).max(axis=1), np.nan)
-    return Statistics(metrics, count, mean, std, low, high, cube[:, -1])
+            values = np.concatenate([part.values[:, place] for part in frame])
+            yield device, replace(summarise(values, READINGS), metrics=frame[0].metrics)
 
 
 def _alerts(healthy: Statistics, faulty: Statistics, spec: TrainSpec) -> tuple[Flags, Flags]:

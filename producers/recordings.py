@@ -27,12 +27,13 @@ USUAL_ROOT = Path("../shared/data")
 class Labels:
     """What a benchmark knows about its rows.
 
-    ``columns`` hold the labels. The first ``train_rows`` of each device are for training, or the rows where
-    ``train_flag`` is set; the rest are for testing.
+    ``columns`` hold the labels. The first ``train_rows`` of each device are for training, its first ``train_share``,
+    or the rows where ``train_flag`` is set; the rest are for testing.
     """
 
     columns: tuple[str, ...] = ()
     train_rows: int = 0
+    train_share: float = 0.0
     train_flag: str | None = None
 
 
@@ -130,35 +131,49 @@ def named(name: str, root: Path) -> Recording:
     return replace(build(folder, member), name=name)
 
 
-def labels(recorded: Recording) -> pd.DataFrame:
+def labels(recorded: Recording, *, metrics: bool = False) -> pd.DataFrame:
     """What is known about each row: ``device``, ``ts`` (epoch ms), ``split`` (train or test), then the labels.
 
-    Rows are in file order; a label that a file lacks (as in files for training) is 0.
+    Rows are in file order; a label that a file lacks (as in files for training) is 0. With ``metrics`` these follow.
 
     Raises:
         InputError: the recording has no labels.
     """
     if recorded.labelled is None:
         raise InputError(f"Recording {recorded.name!r} has no labels; evaluate one of {', '.join(NAMED)}.")
-    frames = [_part_labels(part, recorded.labelled) for part in recorded.parts]
+    frames = [_part_labels(part, recorded.labelled, metrics=metrics) for part in recorded.parts]
     return pd.concat(frames, ignore_index=True)
 
 
 def causes(recorded: Recording) -> dict[str, list[Cause]]:
-    """What explains the labelled events, by device, where the benchmark says so (``interpretation_label.csv``)."""
+    """What explains the labelled events, by device, where the benchmark says so.
+
+    It does in ``interpretation_label.csv`` for all machines (SMD), or in a file for each, ``interpretation_omi-1.txt``
+    (ASD); metrics are numbered from 1.
+    """
     found: dict[str, list[Cause]] = {}
     for part in recorded.parts:
-        table = part.path.parent / "interpretation_label.csv"
-        if part.split != "test" or not table.is_file():
-            continue
-        machine = part.path.stem.removesuffix("_test")
-        rows = pd.read_csv(table, dtype={"dims_1based": str}).query("machine == @machine")
-        names = part.columns.metrics or ()
-        found[part.columns.name or machine] = [
-            Cause(int(first), int(last), frozenset(names[int(number) - 1] for number in numbers.split(",")))
-            for first, last, numbers in zip(rows.start, rows.end, rows.dims_1based, strict=True)
-        ]
+        if part.split == "test":
+            machine, names = part.path.stem.removesuffix("_test"), part.columns.metrics or ()
+            told = _explained(part.path.parent, machine)
+            if told is not None:
+                found[part.columns.name or machine] = [
+                    Cause(int(first), int(last), frozenset(names[int(number) - 1] for number in numbers.split(",")))
+                    for first, last, numbers in told
+                ]
     return found
+
+
+def _explained(folder: Path, machine: str) -> list[tuple[str, str, str]] | None:
+    """First row, last row and metrics of each event, as the files have them; None where nothing is told."""
+    table, own = folder / "interpretation_label.csv", folder / f"interpretation_{machine}.txt"
+    if table.is_file():
+        rows = pd.read_csv(table, dtype=str).query("machine == @machine")
+        return list(zip(rows.start, rows.end, rows.dims_1based, strict=True))
+    if own.is_file():
+        lines = [line.partition(":") for line in own.read_text().split()]
+        return [(*rows.split("-", 1), numbers) for rows, _, numbers in lines]  # type: ignore[misc]
+    return None
 
 
 def apart(recorded: Recording) -> Iterator[Recording]:
@@ -167,11 +182,11 @@ def apart(recorded: Recording) -> Iterator[Recording]:
         yield replace(recorded, parts=tuple(parts))
 
 
-def _part_labels(part: Part, labelled: Labels) -> pd.DataFrame:
-    columns = part.columns
+def _part_labels(part: Part, labelled: Labels, *, metrics: bool) -> pd.DataFrame:
+    columns, measured = part.columns, part.columns.metrics or () if metrics else ()
     flags = [labelled.train_flag] if labelled.train_flag else []
     present = [name for name in (*labelled.columns, *flags) if name in columns_of(part.path)]
-    wanted = [name for name in (columns.ts, columns.device) if name is not None] + present
+    wanted = [name for name in (columns.ts, columns.device) if name is not None] + present + list(measured)
     table = next(read(part.path, wanted, rows=sys.maxsize, tally=Tally()))
     device = columns.name or [identify(text, columns.prefix) for text in table[columns.device].to_pylist()]
     frame = pd.DataFrame({"ts": stamps(table[columns.ts], columns)[0]})
@@ -179,7 +194,8 @@ def _part_labels(part: Part, labelled: Labels) -> pd.DataFrame:
     for name in (*labelled.columns, *flags):
         frame[name] = table[name].to_numpy() if name in present else 0
     frame.insert(2, "split", np.where(_train(frame, part, labelled), "train", "test"))
-    return frame.drop(columns=flags)
+    values = {name: table[name].to_numpy() for name in measured}
+    return pd.concat([frame.drop(columns=flags), pd.DataFrame(values, frame.index)], axis=1)
 
 
 def _train(frame: pd.DataFrame, part: Part, labelled: Labels) -> NDArray[np.bool_]:
@@ -188,7 +204,9 @@ def _train(frame: pd.DataFrame, part: Part, labelled: Labels) -> NDArray[np.bool
         return np.full(len(frame), part.split == "train")
     if labelled.train_flag:
         return frame[labelled.train_flag].to_numpy(np.bool_)
-    return frame.groupby("device").cumcount().to_numpy() < labelled.train_rows
+    devices = frame.groupby("device")["ts"]
+    first = labelled.train_rows + (devices.transform("size").to_numpy() * labelled.train_share).astype(np.int64)
+    return np.asarray(devices.cumcount().to_numpy() < first)
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -266,7 +284,7 @@ NAMED: dict[str, Callable[[Path, str], Recording]] = {
     "smd": _machines("smd", MINUTE_MS),
     "asd": _machines("asd", 5 * MINUTE_MS),
     "nab": _series("nab", Labels(("label", "window"), train_flag="probation")),
-    "mscloud": _series("mscloud", Labels(("label",))),
+    "mscloud": _series("mscloud", Labels(("label",), train_share=0.15)),
     "workload": _workload,
 }
 """The published recordings, by name."""

@@ -7,7 +7,7 @@ window that ends with its second, so no verdict knows the future.
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -90,34 +90,64 @@ class Job:
 
     def windows(self, recording: Recording, fleet: Fleet, until: dict[str, int] | None = None) -> Iterator[Score]:
         """Part of the recording through the core, of each device no row later than ``until``."""
+        feed = self.core(fleet)
+        for records in self.records(recording, until):
+            yield from feed(records)
+
+    def core(self, fleet: Fleet) -> Callable[[Records], Iterator[Score]]:
+        """A stream of its own: records in, in order; the windows that they close out."""
         topics = self.settings.topics.names()
         partition = Partition(sources(topics)[0], 0, stream_spec(self.settings), topics)
         partition.use(fleet)
-        player = Replay(recording).open()
-        for records in _records(topics.readings, player.batches(), player.last, until):
+
+        def feed(records: Records) -> Iterator[Score]:
             for message in singly(partition.feed(records)):
                 if message.topic == topics.scores:
                     yield msgspec.json.decode(message.value, type=Score)
 
+        return feed
+
+    def records(self, recording: Recording, until: dict[str, int] | None = None) -> Iterator[Records]:
+        """The recording as one partition would hold it, of each device no row later than ``until``, and its end."""
+        player = Replay(recording).open()
+        yield from _records(self.settings.topics.names().readings, player.batches(), player.last, until)
+
+    def judged(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        """The test rows, each with the verdict of the window that ends with it; its row number is the index."""
+        hop = self.settings.window.hop_ms
+        test = self.rows[self.rows.split == "test"]
+        found = test.assign(end=test.ts // hop * hop + hop).merge(verdicts, "left", on=["device", "end"])
+        return found.set_index(test.index)
+
     def judge(self, verdicts: pd.DataFrame) -> Result:
         """Figures of ``verdicts``: device, end (epoch ms), scored, anomaly, severity, top; one row a window."""
+        judged, alert = self.judged(verdicts), stream_spec(self.settings).alert
         hop = self.settings.window.hop_ms
-        test = self.rows[self.rows.split == "test"].copy()
-        test["end"] = test.ts // hop * hop + hop
-        judged = test.merge(verdicts, "left", on=["device", "end"])
         if self.benchmark is Benchmark.SKAB:
-            return judge_points(judged, len(verdicts))
-        return judge_events(judged, len(verdicts), stream_spec(self.settings).alert, causes(self.recording), hop)
+            return judge_points(judged, len(verdicts), alert, hop)
+        steps = dict.fromkeys(judged.device.unique(), hop)
+        return judge_events(judged, len(verdicts), alert, causes(self.recording), steps)
 
 
 def through_core(job: Job, folder: Path) -> Result:
     """Without a broker: the pure core in this process."""
     job.fleet(folder / "fleet.arrow")
     columns = [
-        (s.device_id, s.window_end, s.state == "scored", s.anomaly, s.decision, s.severity, _metrics(s.contributors))
+        (
+            s.device_id,
+            s.window_end,
+            s.state == "scored",
+            s.anomaly,
+            s.decision,
+            s.score,
+            s.severity,
+            _metrics(s.contributors),
+        )
         for s in job.scores(folder / "fleet.arrow")
     ]
-    verdicts = pd.DataFrame(columns, columns=["device", "end", "scored", "anomaly", "decision", "severity", "top"])
+    verdicts = pd.DataFrame(
+        columns, columns=["device", "end", "scored", "anomaly", "decision", "score", "severity", "top"]
+    )
     verdicts.to_parquet(folder / "verdicts.parquet")
     return job.judge(verdicts)
 
@@ -140,7 +170,9 @@ def through_kafka(job: Job, folder: Path) -> Result:
         _stream(in_force, job.recording, folder)
     found = (
         dataset(folder / "parquet", "predictions")
-        .to_table(columns=["device_id", "window_end", "state", "anomaly", "decision", "severity", "contributors"])
+        .to_table(
+            columns=["device_id", "window_end", "state", "anomaly", "decision", "score", "severity", "contributors"]
+        )
         .to_pandas()
     )
     verdicts = pd.DataFrame({
@@ -149,6 +181,7 @@ def through_kafka(job: Job, folder: Path) -> Result:
         "scored": found.state == "scored",
         "anomaly": found.anomaly,
         "decision": found.decision,
+        "score": found.score,
         "severity": found.severity,
         "top": [sorted({_metric(one["feature"]) for one in of}) for of in found.contributors],
     })  # fmt: skip

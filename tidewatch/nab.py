@@ -57,17 +57,32 @@ def probation(rows: int) -> int:
 
 def score(corpus: Sequence[Series], profile: Profile, threshold: float | None = None) -> float:
     """The corpus's score at a threshold, rows as odd as that being detections; without one at the best there is."""
+    odd, raw = _course(corpus, profile)
+    reached = raw[np.count_nonzero(odd >= threshold)] if threshold is not None else raw[_best(odd, raw)]
+    windows = sum(len(series.spans) for series in corpus)
+    return float(100 * (reached - raw[0]) / (profile.found * windows - raw[0]))
+
+
+def best(corpus: Sequence[Series], profile: Profile) -> float:
+    """The threshold of the best score; infinite where that is to say nothing."""
+    odd, raw = _course(corpus, profile)
+    said = _best(odd, raw)
+    return float(odd[said - 1]) if said else float("inf")
+
+
+def _course(corpus: Sequence[Series], profile: Profile) -> tuple[Floats, Floats]:
+    """Oddness of all rows that are scored, falling, shape (n,), and the raw score once so many are said, (n + 1,)."""
     odd, window, worth = _rows(corpus, profile)
     windows = sum(len(series.spans) for series in corpus)
-    silent = -profile.missed * windows
     order = np.argsort(-odd, kind="stable")
-    raw = silent + np.cumsum(np.append(0.0, _gains(window[order], worth[order], windows, profile)))
-    if threshold is not None:
-        reached = raw[np.count_nonzero(odd >= threshold)]
-    else:
-        apart = odd[order][1:] != odd[order][:-1]  # equals are detected together
-        reached = raw[np.concatenate([[True], apart, [True]])].max()
-    return float(100 * (reached - silent) / (profile.found * windows - silent))
+    gains = _gains(window[order], worth[order], windows, profile)
+    return odd[order], np.cumsum(np.append(0.0, gains)) - profile.missed * windows
+
+
+def _best(odd: Floats, raw: Floats) -> int:
+    """How many rows to say for the highest score; equals are said together."""
+    apart = np.concatenate([[True], odd[1:] != odd[:-1], [True]]) if len(odd) else np.array([True])
+    return int(np.flatnonzero(apart)[raw[apart].argmax()])
 
 
 def _gains(window: NDArray[np.int64], worth: Floats, windows: int, profile: Profile) -> Floats:

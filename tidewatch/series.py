@@ -1,4 +1,7 @@
-"""NAB's series: each by models fitted again as it goes on, from the past alone; judged by NAB's own scoring."""
+"""Series of one metric, NAB's and Microsoft's: each by models fitted again as it goes on, from the past alone.
+
+NAB's are judged by its own scoring, Microsoft's as the stream would: by a limit that follows, and alerts.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -10,14 +13,16 @@ from scorers.errors import ModelError
 from scorers.features import features
 from scorers.fit import Detector, TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
+from scorers.follow import Trails
 from scorers.statistics import Floats, Ints, Statistics
+from stream.contracts import Score
 from tidewatch import nab
 from tidewatch.children import override
 from tidewatch.evaluate import Job, blocks
-from tidewatch.protocols import Sweep
+from tidewatch.protocols import WEEK, Alarms, Events, Sweep, alarms, judge_events, mean, median_delay
 from tidewatch.rivals import RECIPES, Recipe
-from tidewatch.settings import InForce
-from tidewatch.wiring import train_spec
+from tidewatch.settings import InForce, Settings
+from tidewatch.wiring import stream_spec, train_spec
 
 ROWS = 10
 """A window is so many rows long, and one ends with every row."""
@@ -69,17 +74,32 @@ def _recipe(in_force: InForce, recipe: Recipe) -> Judge:
 
 
 def oddness(job: Job, judging: Mapping[str, Judge]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """One device after the other: its rows with ``device``, ``ts``, ``window`` and the oddness by each judge."""
-    for step, devices in _by_step(job.rows).items():
-        timed = Job(_timed(job.in_force, step), job.benchmark, job.root)
-        known, ends = blocks(timed.windows(job.recording, Fleet.empty(), until=dict.fromkeys(devices, 2**62)))
+    """One device after the other: its rows as the job has them, with the oddness by each judge."""
+    steps = _by_step(job.rows)
+    windows = _windows(job, steps)
+    for step, devices in steps.items():
+        known, ends = blocks(windows.pop(step))
         for device in devices:
             rows = job.rows[job.rows.device == device].reset_index(drop=True)
             begin = int(np.searchsorted(ends[device], job.trained.get(device, 0) + step, side="right"))
             columns = {name: _oddness(judge, known[device], ends[device], begin) for name, judge in judging.items()}
-            windows = pd.DataFrame({"end": ends[device], **columns})
-            own = rows.assign(end=rows.ts // step * step + step).merge(windows, "left", on="end")
-            yield device, own[["device", "ts", "window", *judging]].fillna(0.0)
+            judged = pd.DataFrame({"end": ends[device], **columns})
+            own = rows.assign(end=rows.ts // step * step + step).merge(judged, "left", on="end")
+            yield device, own[[*rows.columns, *judging]].fillna(0.0)
+
+
+def _windows(job: Job, steps: Mapping[int, list[str]]) -> dict[int, list[Score]]:
+    """By step the windows of its devices, each ``ROWS`` rows long; the recording is read once for all."""
+    jobs = {step: Job(_timed(job.in_force, step), job.benchmark, job.root) for step in steps}
+    feeds = {step: timed.core(Fleet.empty()) for step, timed in jobs.items()}
+    own = {device.encode(): step for step, devices in steps.items() for device in devices}
+    found: dict[int, list[Score]] = {step: [] for step in steps}
+    for records in job.records(job.recording):
+        for step, feed in feeds.items():
+            # what has no key is the end of the recording, and everybody's
+            rows = [row for row, key in enumerate(records.keys) if key is None or own.get(key) == step]
+            found[step] += feed(records.pick(rows))
+    return found
 
 
 def _oddness(judge: Judge, statistics: Statistics, ends: Ints, begin: int) -> Floats:
@@ -93,12 +113,54 @@ def _oddness(judge: Judge, statistics: Statistics, ends: Ints, begin: int) -> Fl
 
 def sweep(found: pd.DataFrame, name: str) -> Sweep:
     """NAB's scores of one detector, from the rows of all devices."""
-    corpus = []
-    for _, rows in found.groupby("device", sort=True):
-        odd = nab.peaks(rows[name].to_numpy(np.float64), MEMORY, FACTOR)
-        corpus.append(nab.Series(odd, nab.spans(rows.window.to_numpy())))
+    corpus = [said(rows, name) for _, rows in found.groupby("device", sort=True)]
+    threshold, told = nab.best(corpus, nab.PROFILES["standard"]), list[Alarms]()
+    for (_, rows), series in zip(found.groupby("device", sort=True), corpus, strict=True):
+        scored = np.arange(len(rows)) >= nab.probation(len(rows))
+        detected = (series.oddness >= threshold) & scored
+        told.append(alarms(detected, rows.window.to_numpy() >= 0, usual_step(rows.ts.to_numpy())))
     scores = {profile: nab.score(corpus, weights) for profile, weights in nab.PROFILES.items()}
-    return Sweep(scores["standard"], scores["low_fp"], scores["low_fn"], sum(len(s.spans) for s in corpus), len(found))
+    return Sweep(
+        score=scores["standard"],
+        low_fp=scores["low_fp"],
+        low_fn=scores["low_fn"],
+        event_recall=mean([of.recall for of in told]),
+        false_alerts_per_week=mean([WEEK * of.false / of.days for of in told]),
+        median_delay_rows=median_delay(told),
+        windows=sum(len(series.spans) for series in corpus),
+        rows=len(found),
+    )
+
+
+def said(rows: pd.DataFrame, name: str) -> nab.Series:
+    """A series as NAB's scoring takes it: where a row is odd by itself, and the windows."""
+    odd = nab.peaks(rows[name].to_numpy(np.float64), MEMORY, FACTOR)
+    return nab.Series(odd, nab.spans(rows.window.to_numpy()))
+
+
+def events(found: pd.DataFrame, name: str, settings: Settings) -> Events:
+    """Figures of one detector on Microsoft's series, from the rows of all devices; those on probation do not count."""
+    devices = [followed(rows, name, settings) for _, rows in found.groupby("device", sort=True)]
+    judged = pd.concat(devices, ignore_index=True)
+    steps = {str(device): usual_step(rows.ts.to_numpy()) for device, rows in judged.groupby("device", sort=True)}
+    return judge_events(judged, len(found), stream_spec(settings).alert, {}, steps)
+
+
+def followed(rows: pd.DataFrame, name: str, settings: Settings) -> pd.DataFrame:
+    """One device's rows behind probation as the stream judges them, by oddness in units of the trained limit.
+
+    A model of ours is followed by a trail that begins with it (``scorers.follow``); to scikit-learn's, odd is what is
+    above 0. Adds ``limit``, ``anomaly``, ``severity`` (the oddness), ``scored`` and ``top`` (none, for the one metric).
+    """
+    own = rows[rows.split == "test"]
+    odd = own[name].to_numpy(np.float64)
+    limit, scored = np.zeros(len(own)), np.ones(len(own), np.bool_)
+    if name not in RECIPES:
+        scored = odd > 0  # else no model could be fitted
+        trails, fits = Trails(stream_spec(settings).follow), np.arange(len(own)) // EVERY
+        trails.grow(int(fits.max(initial=0)) + 1)
+        limit = trails.follow(fits, odd, np.ones(len(own)), scored)
+    return own.assign(limit=limit, anomaly=odd > limit, severity=odd, scored=scored, top=None)
 
 
 def verification(found: pd.DataFrame) -> dict[str, float]:
@@ -118,8 +180,13 @@ def _by_step(rows: pd.DataFrame) -> dict[int, list[str]]:
     """Devices by the usual time from row to row, ms."""
     steps: dict[int, list[str]] = {}
     for device, own in rows.groupby("device", sort=True):
-        steps.setdefault(max(int(np.median(np.diff(own.ts))), 1), []).append(str(device))
+        steps.setdefault(usual_step(own.ts.to_numpy()), []).append(str(device))
     return steps
+
+
+def usual_step(stamps: Ints) -> int:
+    """The median time from row to row, ms, of stamps of shape (n,)."""
+    return max(int(np.median(np.diff(stamps))), 1) if len(stamps) > 1 else 1
 
 
 def _spec(in_force: InForce) -> TrainSpec:

@@ -88,7 +88,8 @@ def test_a_row_is_judged_by_the_window_that_ends_with_its_second(recordings: Pat
     test = asked.rows[asked.rows.split == "test"]
     # row at ts     |--|
     # window   ---------|      ends at ts + 1 s
-    verdicts = pd.DataFrame({"device": test.device, "end": test.ts + 1_000, "scored": True, "anomaly": test.label > 0})
+    told = pd.DataFrame({"device": test.device, "end": test.ts + 1_000, "scored": True, "anomaly": test.label > 0})
+    verdicts = told.assign(severity=10.0 * told.anomaly)
     late = verdicts.assign(end=verdicts.end + 1_000)
 
     assert points(asked, verdicts).f1 == 1
@@ -98,7 +99,9 @@ def test_a_row_is_judged_by_the_window_that_ends_with_its_second(recordings: Pat
 
 
 def test_a_row_without_a_verdict_counts_as_healthy_and_unscored(recordings: Path) -> None:
-    verdicts = pd.DataFrame({"device": ["nobody"], "end": [START], "scored": [True], "anomaly": [True]})
+    verdicts = pd.DataFrame(
+        {"device": ["nobody"], "end": [START], "scored": [True], "anomaly": [True], "severity": [9.0]}
+    )
     result = points(job(recordings), verdicts)
 
     assert (result.scored, result.mar, result.far, result.windows) == (0, 100, 0, 1)
@@ -116,7 +119,7 @@ def test_what_is_kept_can_be_read_again(recordings: Path, tmp_path: Path) -> Non
     verdicts = pd.read_parquet(kept / "verdicts.parquet")
 
     assert "skab" in done.stdout
-    assert set(verdicts.columns) == {"device", "end", "scored", "anomaly", "decision", "severity", "top"}
+    assert set(verdicts.columns) == {"device", "end", "scored", "anomaly", "decision", "score", "severity", "top"}
     assert (kept / "fleet.arrow").is_file()
 
 

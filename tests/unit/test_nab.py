@@ -57,6 +57,8 @@ def test_one_threshold_is_the_best_there_is() -> None:
 
     assert nab.score(corpus, STANDARD) == pytest.approx(max(every))
     assert np.argmax(every) == 3
+    assert nab.best(corpus, STANDARD) == 0.5
+    assert nab.best([nab.Series(np.eye(1, 400, 390)[0], [])], STANDARD) == np.inf  # whatever is said is wrong
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=60), st.integers(1, 10))

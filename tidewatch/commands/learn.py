@@ -9,21 +9,24 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
 from producers.recordings import data_root
 from scorers.errors import ConfigError
 from scorers.fit import Detector
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
+from tidewatch import report as page
 from tidewatch import series, training
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress
-from tidewatch.protocols import Benchmark, Result, Sweep
+from tidewatch.protocols import SERIES, Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, faults, period
+from tidewatch.tracks import tracks
 from tidewatch.training import Order, Trained
 
 
@@ -128,36 +131,56 @@ def evaluate(
     beside: Annotated[
         bool, typer.Option("--rivals", help="Also every other detector, and scikit-learn's as they come.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page with figures and plots of each recording: an HTML file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay labelled recordings through the stream and measure its verdicts by their protocol."""
     in_force: InForce = context.obj
     job = evaluation.Job(in_force, benchmark, data_root(data, os.environ))
-    if benchmark is Benchmark.NAB and through is Through.KAFKA:
-        raise ConfigError("nab fits its models again as the series go on, which only --through core does.")
+    if benchmark in SERIES and through is Through.KAFKA:
+        raise ConfigError(f"{benchmark} fits its models again as the series go on, which only --through core does.")
+    if report is not None:
+        page.check(report)
     with evaluation.workplace(keep) as folder:
-        if benchmark is Benchmark.NAB:
+        if benchmark in SERIES:
             results, more = _series(job, folder, every=beside)
         else:
             run = evaluation.through_core if through is Through.CORE else evaluation.through_kafka
             ours = job.settings.training.detector.value
             results, more = {ours: run(job, folder)} | (_rivals(job, folder) if beside else {}), {}
+        _tell(f"{benchmark}, through {through}", results, more, as_json=as_json, beside=beside)
+        if report is not None:  # after the figures, which took longer
+            _report(report, page.Evaluation(benchmark, job.in_force, results, more), job, folder)
+
+
+def _tell(title: str, results: Mapping[str, Result], more: Mapping[str, float], *, as_json: bool, beside: bool) -> None:
     first, *others = results
     if as_json:
         rivals = {"rivals": _plain({name: results[name] for name in others})} if beside else {}
-        emit(asdict(results[first]) | {"detector": first} | more | rivals)
+        emit(asdict(results[first]) | {"detector": first} | dict(more) | rivals)
         return
-    table = Table(f"{benchmark}, through {through}", *asdict(results[first]))
-    for name, figures in _plain(results).items():
-        shown = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in figures.values())
-        table.add_row(name, *shown)
-    out.print(table)
+    out.print(_table(title, results))
     for name, value in more.items():
         out.print(f"{name}: {value:.3f}")
 
 
+def _table(title: str, results: Mapping[str, Result]) -> Table:
+    """A detector a row; what is counted of all alike goes below."""
+    figures = _plain(results)
+    alike = [name for name in ("windows", "scored", "rows") if name in next(iter(figures.values()))]
+    counted = ", ".join(f"{next(iter(figures.values()))[name]:,} {name}" for name in alike)
+    left_out = {*alike, "false_alerts_per_day"}  # the same a week is there, and 80 columns hold no more
+    heads = [name.replace("_", "\n") for name in next(iter(figures.values())) if name not in left_out]
+    table = Table(Column(min_width=18), *heads, title=title, caption=counted, box=SIMPLE, padding=(0, 1, 0, 0))
+    for name, of in figures.items():
+        table.add_row(name, *(f"{value:.3f}" for figure, value in of.items() if figure not in left_out))
+    return table
+
+
 def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str, Result], dict[str, float]]:
-    """NAB's scores by detector, and what tells that its scoring is right."""
+    """Figures by detector, and for NAB what tells that its scoring is right."""
     judging, parts = series.judges(job.in_force, every=every), []
     with progress("judging series") as show:
         for _, rows in series.oddness(job, judging):
@@ -165,10 +188,19 @@ def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str
             show(len(parts), job.rows.device.nunique())
     found = pd.concat(parts, ignore_index=True)
     found.to_parquet(folder / "oddness.parquet")
+    if job.benchmark is Benchmark.MSCLOUD:
+        return {name: series.events(found, name, job.settings) for name in judging}, {}
     results: dict[str, Result] = {name: series.sweep(found, name) for name in judging}
     svm = results[Detector.ONE_CLASS_SVM]
     told = {"score_ocsvm": svm.score} if isinstance(svm, Sweep) else {}
     return results, told | series.verification(found)
+
+
+def _report(path: Path, told: page.Evaluation, job: evaluation.Job, folder: Path) -> None:
+    devices = job.rows.device.nunique()
+    with progress("drawing recordings") as show:
+        page.write(path, told, tracks(job, folder, next(iter(told.results))), lambda done: show(done, devices))
+    err.print(f"The report is in {path}")
 
 
 def _rivals(job: evaluation.Job, folder: Path) -> dict[str, Result]:
