@@ -1,0 +1,243 @@
+"""What kind of behaviour odd windows show: from features to a name, by the definitions of the kinds.
+
+A window shows a *sign* in the metric that explains most of its distance by itself. That metric is found by
+reconstruction: a fault in one feature alone always has the largest reconstruction-based contribution there (Alcala &
+Qin 2009), whatever it does to what the other features let expect. An alert's windows together make the *evidence* from
+which its behaviour is told; the course of a mean over them tells a level from a drift, and both from a metric that wanders
+on its own. All thresholds are standard deviations of the device's own healthy windows, or shares.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from scorers.features import COUNT, KINDS, MAX, MEAN, MIN, STD
+from scorers.statistics import Floats
+
+FAR = 4.0
+"""Standard deviations from typical beyond which a single feature is far out: of forty normal ones in health one in 400 windows."""
+CONSTANT = 0.05
+"""Share of its typical standard deviation up to which a metric stands still: the floor that stands for measurement noise."""
+SIDED = float(np.log(2))
+"""A spike lies so much farther out on its side than the window reaches on the other, as a logarithm and beside what is typical."""
+SIDES = 5
+"""Readings of a metric from which on a window has two sides that can be compared."""
+COURSE = 4
+"""Windows from which on a mean has a course."""
+STRAIGHT = 0.7
+"""Share of a course's variance that a straight line explains, at least, if it is a drift. A step after the first of four
+windows has 0.6, later or longer ones less in the long run."""
+GROWN = 1 / 3
+"""Share of where a drift has got to that was added while it was watched, at least."""
+SURE = 3.0
+"""Standard errors, by the spread of healthy windows, that it has grown by, at least."""
+OVERSHOT = 1.5
+"""What grew by more than so many times where it has got to came from the other side: it wanders."""
+STEADY = 0.5
+"""Standard deviation of a level over its mean, at most."""
+
+
+class Behaviour(StrEnum):
+    """What an alert shows."""
+
+    LEVEL = "level"
+    """A mean has moved and stays."""
+    DRIFT = "drift"
+    """A mean moves on and on."""
+    NOISE = "noise"
+    """Readings spread wider, to both sides."""
+    SPIKE = "spike"
+    """Few readings jump to one side; the others are as usual."""
+    STUCK = "stuck"
+    """A metric that varies stands still."""
+    DROPOUT = "dropout"
+    """A metric has fewer readings than usual, or none."""
+    CORRELATION = "broken_correlation"
+    """No feature is far out by itself, or a mean wanders: metrics no longer go together."""
+    UNKNOWN = "unknown"
+    """None of these in at least half of its windows."""
+
+
+class Sign(IntEnum):
+    """What one window shows."""
+
+    UNCLEAR = 0
+    DROPOUT = 1
+    STUCK = 2
+    SPREAD = 3
+    """Readings spread wider: noise, spikes, or a level that begins or ends."""
+    MOVED = 4
+    """A mean has moved, by itself or beside the others."""
+
+
+class Finding(NamedTuple):
+    """One odd window, by the metric that explains most of it."""
+
+    metric: str
+    sign: Sign
+    level: float
+    """Its mean's standard deviations from typical."""
+    apart: float
+    """Its mean's, from what all other features let expect: of unit variance in health."""
+    settled: bool
+    """Whether its spread is usual, so that its mean is that of one state."""
+    sides: float | None
+    """How much farther it reaches to one side than to the other, a logarithm; None for too few readings."""
+
+
+def find(metrics: Sequence[str], z: Floats, apart: Floats, actual: Floats, typical: Floats) -> list[Finding]:
+    """What each of ``n`` odd windows shows.
+
+    Args:
+        metrics: the model's ``m``.
+        z: standard deviations from typical, shape (n, 5 m), as of :func:`scorers.model.standardise`.
+        apart: signed roots of each feature's reconstruction-based contribution, shape (n, 5 m).
+        actual: features in the metrics' own units, shape (n, 5 m), NaN where missing.
+        typical: typical ones, shape (n, 5 m).
+    """
+    metric, kind = np.divmod(np.abs(apart).argmax(axis=1), len(KINDS))
+    row = np.arange(len(z))
+    z, apart, actual, typical = (
+        block.reshape(len(block), -1, len(KINDS))[row, metric] for block in (z, apart, actual, typical)
+    )
+    wide = z[:, STD : MAX + 1].max(axis=1) >= FAR
+    still = (z[:, STD] <= -FAR) & (actual[:, STD] <= CONSTANT * typical[:, STD])
+    counted = kind == COUNT
+    usual = np.abs(z).max(axis=1) < FAR
+    rules = (
+        (counted & (z[:, COUNT] < 0), Sign.DROPOUT),
+        (counted, Sign.UNCLEAR),
+        (still, Sign.STUCK),
+        (wide & (kind != MEAN), Sign.SPREAD),
+        (usual | (kind == MEAN) | (np.abs(apart[:, MEAN]) >= FAR), Sign.MOVED),
+    )
+    sign = np.select([rule for rule, _ in rules], [sign for _, sign in rules], Sign.UNCLEAR)
+    columns = (metric, sign, z[:, MEAN], apart[:, MEAN], ~wide, _sides(actual, typical))
+    return [
+        Finding(metrics[which], Sign(shown), level, beside, settled, None if sides != sides else sides)  # noqa: PLR0124 - NaN
+        for which, shown, level, beside, settled, sides in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _sides(actual: Floats, typical: Floats) -> Floats:
+    """By how much one side is longer than the other, beside what is typical; shape (n,), NaN for too few readings."""
+    least = CONSTANT * actual[:, STD] + np.finfo(np.float64).tiny
+    up, down = ((np.abs(actual[:, side] - actual[:, MEAN]) + least) for side in (MAX, MIN))
+    usual_up, usual_down = ((np.abs(typical[:, side] - typical[:, MEAN]) + least) for side in (MAX, MIN))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = np.abs(np.log(up / down) - np.log(usual_up / usual_down))
+    return np.where((actual[:, COUNT] >= SIDES) & np.isfinite(sides), sides, np.nan)
+
+
+@dataclass(slots=True)
+class Course:
+    """How far apart a metric's mean was over time: moments of both, merged as Welford's (1962)."""
+
+    windows: int = 0
+    first: int = 0
+    """Epoch ms."""
+    last: int = 0
+    time: float = 0.0
+    """Mean, epoch ms."""
+    apart: float = 0.0
+    """Mean."""
+    times: float = 0.0
+    """Sum of squared deviations from the mean."""
+    aparts: float = 0.0
+    both: float = 0.0
+    """Sum of the products of both deviations."""
+
+    def add(self, at: int, apart: float) -> None:
+        """One more window."""
+        self.windows += 1
+        self.first = self.first or at
+        self.last = at
+        off, away = at - self.time, apart - self.apart
+        self.time += off / self.windows
+        self.apart += away / self.windows
+        self.times += off * (at - self.time)
+        self.aparts += away * (apart - self.apart)
+        self.both += off * (apart - self.apart)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether it grew along a straight line, by more than health explains and much of where it has got to."""
+        if self.windows < COURSE or self.times <= 0 or self.aparts <= 0:
+            return False
+        slope, span = self.both / self.times, self.last - self.first
+        rise, end = slope * span, self.apart + slope * (self.last - self.time)
+        straight = self.both**2 >= STRAIGHT * self.times * self.aparts
+        sure = abs(rise) >= SURE * span / self.times**0.5
+        return straight and sure and GROWN <= (rise / end if end else 0.0) <= OVERSHOT
+
+    @property
+    def wanders(self) -> bool:
+        """Whether it is now here, now there."""
+        return self.windows > 1 and self.aparts > (STEADY * self.apart) ** 2 * (self.windows - 1)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What an alert's odd windows showed in one metric; a few numbers, however many windows."""
+
+    signs: list[int] = field(default_factory=lambda: [0] * len(Sign))
+    """Windows of each sign."""
+    far: int = 0
+    """Those that moved and whose mean is far out by itself."""
+    sided: int = 0
+    """Those of wider spread that have two sides."""
+    sides: float = 0.0
+    """Their sum."""
+    course: Course = field(default_factory=Course)
+
+
+Told = tuple[Behaviour, str | None]
+"""A behaviour and the metric that shows it most."""
+
+
+def tell(evidence: dict[str, Evidence], finding: Finding, at: int) -> Told:
+    """Add what the window that ends at ``at`` (epoch ms) showed, and tell what all of them show together.
+
+    A sign counts that at least half of the windows show; of two halves that of the latest one.
+    """
+    _add(evidence.setdefault(finding.metric, Evidence()), finding, at)
+    votes = [sum(one.signs[sign] for one in evidence.values()) for sign in Sign]
+    sign = finding.sign if 2 * votes[finding.sign] >= sum(votes) else Sign(votes.index(max(votes)))
+    if sign is Sign.UNCLEAR or 2 * votes[sign] < sum(votes):
+        return Behaviour.UNKNOWN, None
+    metric = max(evidence, key=lambda name: (evidence[name].signs[sign], name == finding.metric))
+    if sign is Sign.SPREAD:
+        return _spread(evidence.values()), metric
+    return (_moved(evidence[metric]) if sign is Sign.MOVED else _PLAIN[sign]), metric
+
+
+_PLAIN = {Sign.DROPOUT: Behaviour.DROPOUT, Sign.STUCK: Behaviour.STUCK}
+
+
+def _add(known: Evidence, finding: Finding, at: int) -> None:
+    known.signs[finding.sign] += 1
+    if finding.sign is Sign.SPREAD and finding.sides is not None:
+        known.sided += 1
+        known.sides += finding.sides
+    if finding.sign is Sign.MOVED:
+        known.far += abs(finding.level) >= FAR
+        if finding.settled:
+            known.course.add(at, finding.apart)
+
+
+def _spread(evidence: Iterable[Evidence]) -> Behaviour:
+    sided, sides = map(sum, zip(*((known.sided, known.sides) for known in evidence), strict=True))
+    if not sided:
+        return Behaviour.UNKNOWN
+    return Behaviour.SPIKE if sides >= SIDED * sided else Behaviour.NOISE
+
+
+def _moved(known: Evidence) -> Behaviour:
+    if known.course.drifts:
+        return Behaviour.DRIFT
+    if known.course.wanders or 2 * known.far < known.signs[Sign.MOVED]:
+        return Behaviour.CORRELATION
+    return Behaviour.LEVEL
