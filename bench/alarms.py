@@ -153,10 +153,10 @@ def _windows(fleet: Any, weeks: int) -> Iterator[tuple[str, Statistics]]:
     frames = [fleet.frames(DAY * READINGS)[0] for _ in range(7 * weeks)]
     for frame in zip(*frames, strict=True):
         for place, device in enumerate(frame[0].devices):
-            yield device, _summary(frame[0].metrics, np.concatenate([part.values[:, place] for part in frame]))
+            yield device, summary(frame[0].metrics, np.concatenate([part.values[:, place] for part in frame]))
 
 
-def _summary(metrics: tuple[str, ...], values: Floats) -> Statistics:
+def summary(metrics: tuple[str, ...], values: Floats) -> Statistics:
     """Of consecutive readings, shape (n, m); NaN is none."""
     cube = values.reshape(-1, READINGS, values.shape[1])
     known = np.isfinite(cube)

@@ -152,8 +152,8 @@ class Course:
 
     def add(self, at: int, apart: float) -> None:
         """One more window."""
+        self.first = at if not self.windows else self.first
         self.windows += 1
-        self.first = self.first or at
         self.last = at
         off, away = at - self.time, apart - self.apart
         self.time += off / self.windows
