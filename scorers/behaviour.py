@@ -1,13 +1,13 @@
 """What kind of behaviour odd windows show: from features to a name, by the definitions of the kinds.
 
-A window shows a *sign* in the metric that explains most of its distance by itself. That metric is found by
-reconstruction: a fault in one feature alone always has the largest reconstruction-based contribution there (Alcala &
-Qin 2009), whatever it does to what the other features let expect. An alert's windows together make the *evidence* from
-which its behaviour is told; the course of a mean over them tells a level from a drift, and both from a metric that wanders
-on its own. All thresholds are standard deviations of the device's own healthy windows, or shares.
+A window shows a *sign* in one metric: the one whose features are far out by themselves and beside what all others let
+expect, and in it that feature which explains most (by its reconstruction-based contribution, which is the largest of all
+where a fault is in one feature alone; Alcala & Qin 2009). An alert's windows together are the *evidence* from which its
+behaviour is told; the course of a mean over them tells a level from a drift, and both from a metric that wanders on its
+own. All thresholds are standard deviations of the device's own healthy windows, or shares.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from scorers.features import COUNT, KINDS, MAX, MEAN, MIN, STD
-from scorers.statistics import Floats
+from scorers.statistics import Floats, Ints
 
-FAR = 4.0
-"""Standard deviations from typical beyond which a single feature is far out: of forty normal ones in health one in 400 windows."""
+FAR = 3.0
+"""Standard deviations from typical beyond which a single feature is far out (Shewhart's three sigma)."""
 CONSTANT = 0.05
 """Share of its typical standard deviation up to which a metric stands still: the floor that stands for measurement noise."""
 SIDED = float(np.log(2))
@@ -36,7 +36,7 @@ SURE = 3.0
 """Standard errors, by the spread of healthy windows, that it has grown by, at least."""
 OVERSHOT = 1.5
 """What grew by more than so many times where it has got to came from the other side: it wanders."""
-STEADY = 0.5
+STEADY = 0.7
 """Standard deviation of a level over its mean, at most."""
 
 
@@ -73,6 +73,9 @@ class Sign(IntEnum):
     """A mean has moved, by itself or beside the others."""
 
 
+_SIGNS = tuple(Sign)
+
+
 class Finding(NamedTuple):
     """One odd window, by the metric that explains most of it."""
 
@@ -80,12 +83,11 @@ class Finding(NamedTuple):
     sign: Sign
     level: float
     """Its mean's standard deviations from typical."""
-    apart: float
-    """Its mean's, from what all other features let expect: of unit variance in health."""
-    settled: bool
-    """Whether its spread is usual, so that its mean is that of one state."""
     sides: float | None
     """How much farther it reaches to one side than to the other, a logarithm; None for too few readings."""
+    courses: Mapping[str, float]
+    """By metric, how far its mean is from what all other features let expect: of unit variance in health. Those alone
+    whose spread is usual, so that the mean is that of one state."""
 
 
 def find(metrics: Sequence[str], z: Floats, apart: Floats, actual: Floats, typical: Floats) -> list[Finding]:
@@ -98,12 +100,16 @@ def find(metrics: Sequence[str], z: Floats, apart: Floats, actual: Floats, typic
         actual: features in the metrics' own units, shape (n, 5 m), NaN where missing.
         typical: typical ones, shape (n, 5 m).
     """
-    metric, kind = np.divmod(np.abs(apart).argmax(axis=1), len(KINDS))
+    z, apart, actual, typical = (block.reshape(len(block), -1, len(KINDS)) for block in (z, apart, actual, typical))
+    metric, kind = _leading(z, apart)
+    wide = (z[..., STD] >= FAR) | (z[..., MIN] >= FAR) | (z[..., MAX] >= FAR)
+    settled = ~wide & np.isfinite(actual[..., MEAN])
+    courses = [
+        {name: value for name, value, use in zip(metrics, *row, strict=True) if use}
+        for row in zip(apart[..., MEAN].tolist(), settled.tolist(), strict=True)
+    ]
     row = np.arange(len(z))
-    z, apart, actual, typical = (
-        block.reshape(len(block), -1, len(KINDS))[row, metric] for block in (z, apart, actual, typical)
-    )
-    wide = z[:, STD : MAX + 1].max(axis=1) >= FAR
+    z, apart, actual, typical, wide = (block[row, metric] for block in (z, apart, actual, typical, wide))
     still = (z[:, STD] <= -FAR) & (actual[:, STD] <= CONSTANT * typical[:, STD])
     counted = kind == COUNT
     usual = np.abs(z).max(axis=1) < FAR
@@ -114,12 +120,21 @@ def find(metrics: Sequence[str], z: Floats, apart: Floats, actual: Floats, typic
         (wide & (kind != MEAN), Sign.SPREAD),
         (usual | (kind == MEAN) | (np.abs(apart[:, MEAN]) >= FAR), Sign.MOVED),
     )
-    sign = np.select([rule for rule, _ in rules], [sign for _, sign in rules], Sign.UNCLEAR)
-    columns = (metric, sign, z[:, MEAN], apart[:, MEAN], ~wide, _sides(actual, typical))
+    sign = np.select([rule for rule, _ in rules], [int(sign) for _, sign in rules], int(Sign.UNCLEAR))
+    columns = (metric, sign, z[:, MEAN], _sides(actual, typical))
     return [
-        Finding(metrics[which], Sign(shown), level, beside, settled, None if sides != sides else sides)  # noqa: PLR0124 - NaN
-        for which, shown, level, beside, settled, sides in zip(*(column.tolist() for column in columns), strict=True)
+        Finding(metrics[which], _SIGNS[shown], level, None if sides != sides else sides, course)  # noqa: PLR0124 - NaN
+        for which, shown, level, sides, course in zip(*(column.tolist() for column in columns), courses, strict=True)
     ]
+
+
+def _leading(z: Floats, apart: Floats) -> tuple[Ints, Ints]:
+    """Metric and feature kind that explain most of each window, shape (n,) both; from shape (n, m, 5).
+
+    Where several metrics move together, one that does not is as far from what they let expect; but it is not far out.
+    """
+    metric = np.einsum("nmk,nmk->nm", z, apart).argmax(axis=1)
+    return metric, np.abs(apart[np.arange(len(z)), metric]).argmax(axis=1)
 
 
 def _sides(actual: Floats, typical: Floats) -> Floats:
@@ -203,8 +218,10 @@ def tell(evidence: dict[str, Evidence], finding: Finding, at: int) -> Told:
 
     A sign counts that at least half of the windows show; of two halves that of the latest one.
     """
-    _add(evidence.setdefault(finding.metric, Evidence()), finding, at)
-    votes = [sum(one.signs[sign] for one in evidence.values()) for sign in Sign]
+    _add(evidence.setdefault(finding.metric, Evidence()), finding)
+    for name in evidence.keys() & finding.courses.keys():
+        evidence[name].course.add(at, finding.courses[name])
+    votes = [*map(sum, zip(*(known.signs for known in evidence.values()), strict=True))]
     sign = finding.sign if 2 * votes[finding.sign] >= sum(votes) else Sign(votes.index(max(votes)))
     if sign is Sign.UNCLEAR or 2 * votes[sign] < sum(votes):
         return Behaviour.UNKNOWN, None
@@ -217,15 +234,13 @@ def tell(evidence: dict[str, Evidence], finding: Finding, at: int) -> Told:
 _PLAIN = {Sign.DROPOUT: Behaviour.DROPOUT, Sign.STUCK: Behaviour.STUCK}
 
 
-def _add(known: Evidence, finding: Finding, at: int) -> None:
+def _add(known: Evidence, finding: Finding) -> None:
     known.signs[finding.sign] += 1
     if finding.sign is Sign.SPREAD and finding.sides is not None:
         known.sided += 1
         known.sides += finding.sides
     if finding.sign is Sign.MOVED:
         known.far += abs(finding.level) >= FAR
-        if finding.settled:
-            known.course.add(at, finding.apart)
 
 
 def _spread(evidence: Iterable[Evidence]) -> Behaviour:

@@ -155,13 +155,14 @@ def _reconstruct(model: Rows, z: Floats, indptr: Ints, stack: Floats, result: Fl
     for i in range(len(model)):
         first = indptr[model[i]]
         terms = _products(stack[first : first + width], z[i])
+        pull, norm = np.zeros(width), np.zeros(width)
+        for row in range(width):
+            for column in range(width):
+                pull[column] += terms[row] * stack[first + row, column]
+                norm[column] += stack[first + row, column] ** 2
         for column in range(width):
-            pull = norm = 0.0
-            for row in range(width):
-                pull += terms[row] * stack[first + row, column]
-                norm += stack[first + row, column] ** 2
-            if z[i, column] != 0.0 and norm > 0.0:
-                result[i, column] = pull / np.sqrt(norm)
+            if z[i, column] != 0.0 and norm[column] > 0.0:
+                result[i, column] = pull[column] / np.sqrt(norm[column])
 
 
 _COLUMNS = tuple(
