@@ -121,7 +121,9 @@ def document(outcome: Outcome) -> dict[str, Any]:
     return {
         "firing": _table(outcome.firing),
         "resolved": _table(outcome.resolved),
-        "right": {when: _right(counts) for when, counts in (("firing", outcome.firing), ("resolved", outcome.resolved))},
+        "right": {
+            when: _right(counts) for when, counts in (("firing", outcome.firing), ("resolved", outcome.resolved))
+        },
         "right_by_size": {
             str(size): _right(Counter({key: count for key, count in outcome.resolved.items() if key[1] == size}))
             for size in SIZES
@@ -213,10 +215,10 @@ def _alerts(device: str, healthy: Statistics, faulty: Statistics, pace: Pace) ->
         rows = np.arange(first, min(first + pace.again, len(faulty)))
         start = FIRST + rows * pace.window_ms
         seen = faulty.take(rows)
-        outputs += outcomes.tell(Closed(np.zeros(len(rows), np.int64), start, start + pace.window_ms, seen.count.max(axis=1), seen))
-    return [
-        msgspec.json.decode(output.value, type=Alert) for output in outputs if isinstance(output, Message)
-    ]
+        outputs += outcomes.tell(
+            Closed(np.zeros(len(rows), np.int64), start, start + pace.window_ms, seen.count.max(axis=1), seen)
+        )
+    return [msgspec.json.decode(output.value, type=Alert) for output in outputs if isinstance(output, Message)]
 
 
 def _count(outcome: Outcome, faults: list[tuple[Fault, float]], alerts: list[Alert], pace: Pace) -> None:
@@ -225,7 +227,9 @@ def _count(outcome: Outcome, faults: list[tuple[Fault, float]], alerts: list[Ale
     begun = [alert for alert in alerts if alert.state == "firing"]
     for fault, size in faults:
         until = fault.end + AlertSpec().n * pace.window_ms
-        found = [alert for alert in begun if fault.start - pace.window_ms < alert.since and fault.start < alert.at <= until]
+        found = [
+            alert for alert in begun if fault.start - pace.window_ms < alert.since and fault.start < alert.at <= until
+        ]
         last = ended.get(found[0].alert_id, found[0]) if found else None
         outcome.firing[fault.kind, size, found[0].behaviour or MISSED if found else MISSED] += 1
         outcome.resolved[fault.kind, size, last.behaviour or MISSED if last else MISSED] += 1

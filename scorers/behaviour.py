@@ -1,10 +1,10 @@
 """What kind of behaviour odd windows show: from features to a name, by the definitions of the kinds.
 
 A window shows a *sign* in one metric: the one whose features are far out by themselves and beside what all others let
-expect, and in it that feature which explains most (by its reconstruction-based contribution, which is the largest of all
-where a fault is in one feature alone; Alcala & Qin 2009). An alert's windows together are the *evidence* from which its
-behaviour is told; the course of a mean over them tells a level from a drift, and both from a metric that wanders on its
-own. All thresholds are standard deviations of the device's own healthy windows, or shares.
+expect; and in it, of the feature that explains most (by its reconstruction-based contribution, the largest of all
+where a fault is in one feature alone; Alcala & Qin 2009). An alert's windows together are the *evidence* from which
+its behaviour is told; the course of a mean over them tells a level from a drift, and both from a metric that wanders
+on its own. All thresholds are standard deviations of the device's own healthy windows, or shares.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,16 +20,16 @@ from scorers.statistics import Floats, Ints
 FAR = 3.0
 """Standard deviations from typical beyond which a single feature is far out (Shewhart's three sigma)."""
 CONSTANT = 0.05
-"""Share of its typical standard deviation up to which a metric stands still: the floor that stands for measurement noise."""
+"""Share of its typical standard deviation up to which a metric stands still: the floor that stands for its noise."""
 SIDED = float(np.log(2))
-"""A spike lies so much farther out on its side than the window reaches on the other, as a logarithm and beside what is typical."""
+"""A spike makes its side of the window so much longer than the other, beside what is typical; a logarithm."""
 SIDES = 5
 """Readings of a metric from which on a window has two sides that can be compared."""
 COURSE = 5
 """Windows from which on a mean has a course."""
 STRAIGHT = 0.8
-"""Share of a course's variance that a straight line explains, at least, if it is a drift. Of one step it explains no more than
-0.78 from five windows on, wherever the step is, and three quarters in the long run."""
+"""Share of a course's variance that a straight line explains, at least, if it is a drift. Of one step it explains no
+more than 0.78 from five windows on, wherever the step is, and three quarters in the long run."""
 GROWN = 1 / 3
 """Share of where a drift has got to that was added while it was watched, at least."""
 SURE = 3.0
@@ -109,7 +109,7 @@ def find(metrics: Sequence[str], z: Floats, apart: Floats, actual: Floats, typic
         for row in zip(apart[..., MEAN].tolist(), settled.tolist(), strict=True)
     ]
     row = np.arange(len(z))
-    z, apart, actual, typical, wide = (block[row, metric] for block in (z, apart, actual, typical, wide))
+    z, apart, actual, typical = (block[row, metric] for block in (z, apart, actual, typical))
     still = (z[:, STD] <= -FAR) & (actual[:, STD] <= CONSTANT * typical[:, STD])
     counted = kind == COUNT
     usual = np.abs(z).max(axis=1) < FAR
@@ -117,7 +117,7 @@ def find(metrics: Sequence[str], z: Floats, apart: Floats, actual: Floats, typic
         (counted & (z[:, COUNT] < 0), Sign.DROPOUT),
         (counted, Sign.UNCLEAR),
         (still, Sign.STUCK),
-        (wide & (kind != MEAN), Sign.SPREAD),
+        (wide[row, metric] & (kind != MEAN), Sign.SPREAD),
         (usual | (kind == MEAN) | (np.abs(apart[:, MEAN]) >= FAR), Sign.MOVED),
     )
     sign = np.select([rule for rule, _ in rules], [int(sign) for _, sign in rules], int(Sign.UNCLEAR))

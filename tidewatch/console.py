@@ -116,9 +116,11 @@ def alert_line(alert: Alert) -> str:
     colour = COLOURS[alert.state]
     causes = alert.contributors[:2] if alert.state == "firing" else []
     why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
-    kind = "" if alert.behaviour is None else f"{alert.behaviour} {plain(alert.metric or '')}".strip()
-    head = f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}"
-    return "  ".join(part for part in (head, escape(kind), why) if part)
+    kind = "" if alert.behaviour is None else f"{alert.behaviour} {alert.metric or ''}".strip()
+    head = (
+        f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {escape(plain(alert.device_id)):<20} score {alert.score:5.1f}"
+    )
+    return "  ".join((head, *(escape(plain(part)) for part in (kind, why) if part)))
 
 
 def _number(value: float | None) -> str:

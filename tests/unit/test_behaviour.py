@@ -212,7 +212,9 @@ def test_what_moved_and_stays_is_a_level(windows: int, at: float, noise: int) ->
     assert moved(values)[0] is Behaviour.LEVEL
 
 
-@given(windows=st.integers(6, 60), end=st.floats(12, 500), sign=st.sampled_from([-1, 1]), noise=st.integers(0, 2**32 - 1))
+@given(
+    windows=st.integers(6, 60), end=st.floats(12, 500), sign=st.sampled_from([-1, 1]), noise=st.integers(0, 2**32 - 1)
+)
 def test_a_ramp_is_a_drift_up_or_down(windows: int, end: float, sign: int, noise: int) -> None:
     values = np.linspace(3, end, windows) + 0.5 * np.random.default_rng(noise).standard_normal(windows)
 
