@@ -53,7 +53,10 @@ def test_what_is_named_at_the_end_is_mostly_so(outcomes: dict[str, Outcome], pac
         assert table[kind].get(behaviour, 0) >= 0.65 * called, kind
 
 
-def test_the_table_has_a_row_for_each_kind(outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_a_row_for_each_kind(
+    outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     show({"devices": 5, "paces": {pace: document(of) for pace, of in outcomes.items()}})
     shown = capsys.readouterr().out
 
