@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import alarms as alarmed
+from bench import behaviours as named
 from bench import charts, guard, report
 from bench import curves as scaling
 from bench import devices as many
@@ -148,6 +149,20 @@ def alarms(
     """Alerts of a simulated fleet in health beside those asked for, and the faults they find; no Kafka."""
     result = alarmed.run(alarmed.Case(devices, weeks, alerts_per_week, seed))
     alarmed.show(result)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def behaviours(
+    *,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices there are, at each pace.")] = 200,
+    seed: Annotated[int, typer.Option(help="Decides devices and faults.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Which behaviour alerts name, beside the faults of a simulated fleet; no Kafka."""
+    result = named.run(devices, seed)
+    named.show(result)
     if as_json:
         emit(result)
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.behaviour import Finding, find
 from scorers.features import features, names
 from scorers.group import Distances, Group
 from scorers.model import DeviceModel, Rows, score
-from scorers.statistics import Floats, Ints, Statistics
+from scorers.statistics import Flags, Floats, Ints, Statistics
 from scorers.verdicts import Verdicts
 
 
@@ -155,6 +156,18 @@ class Fleet:
         for part in measured.parts:
             self._judge(verdicts, part, share[part.rows])
         return verdicts
+
+    def find(self, measured: Measured, wanted: Flags) -> dict[int, Finding]:
+        """What chosen windows show, by row; ``wanted`` has shape (n,). Costs nothing for the others."""
+        found: dict[int, Finding] = {}
+        for number, rows, model, actual, _ in measured.parts:
+            chosen = np.flatnonzero(wanted[rows])
+            if len(chosen):
+                group, own, seen = self.groups[number], model[chosen], actual[chosen]
+                z = group.standardise(own, seen)
+                findings = find(group.metrics, z, group.reconstruct(own, z), seen, self._typical[number][own])
+                found.update(zip(rows[chosen].tolist(), findings, strict=True))
+        return found
 
     def _judge(self, verdicts: Verdicts, part: _Part, share: Floats) -> None:
         """Fill in the verdicts of a part."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from scorers.behaviour import Behaviour, Evidence, Finding, tell
 from scorers.errors import ConfigError
 from stream.contracts import Alert, Contributor
 
@@ -39,6 +40,8 @@ class Verdict:
     score: float
     severity: float
     contributors: list[Contributor]
+    finding: Finding | None = None
+    """What it shows, if it is an anomaly."""
 
 
 class Watch(msgspec.Struct):
@@ -50,6 +53,11 @@ class Watch(msgspec.Struct):
     """Start of the first anomalous window of the firing alert; None while none fires."""
     score: float = 0.0
     severity: float = 0.0
+    evidence: dict[str, Evidence] = {}
+    """What the anomalous windows showed, by metric."""
+    behaviour: Behaviour | None = None
+    """What that comes to."""
+    metric: str | None = None
 
 
 class Alerting:
@@ -68,6 +76,10 @@ class Alerting:
         hits = [start for start in watch.recent if start is not None]
         if watch.since is not None or verdict.anomaly:
             watch.score, watch.severity = max(watch.score, verdict.score), max(watch.severity, verdict.severity)
+        if verdict.finding:
+            if watch.since is None and len(hits) == 1:
+                watch.evidence = {}  # what came before is no part of this
+            watch.behaviour, watch.metric = tell(watch.evidence, verdict.finding, verdict.end)
         alert = None
         if watch.since is None and len(hits) >= self._spec.k:
             watch.since = hits[0]
@@ -75,6 +87,7 @@ class Alerting:
         elif watch.since is not None and len(hits) <= self._spec.clear:
             alert = self._alert("resolved", watch, verdict, version)
             watch.since, watch.score, watch.severity = None, 0.0, 0.0
+            watch.evidence, watch.behaviour, watch.metric = {}, None, None
         if not hits and watch.since is None:
             del self.watched[device]
         return alert
@@ -91,4 +104,6 @@ class Alerting:
             severity=watch.severity,
             contributors=verdict.contributors,
             model_version=version,
+            behaviour=watch.behaviour,
+            metric=watch.metric,
         )

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from scorers.behaviour import Behaviour
+
 
 @dataclass(frozen=True, slots=True)
 class Topics:
@@ -123,6 +125,10 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     severity: float
     contributors: list[Contributor]
     model_version: str | None = None
+    behaviour: Behaviour | None = None
+    """What the alert's windows show: those up to now while it fires, all of them once it is resolved."""
+    metric: str | None = None
+    """Which metric shows it most."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 
+from scorers.behaviour import Finding
 from scorers.fleet import Fleet
 from scorers.follow import FollowSpec, Trails
 from scorers.statistics import Ints
@@ -56,8 +57,10 @@ class Outcomes:
         outputs: list[Output] = [
             score_bulk(self._topics.scores, closed, verdicts, self._names.gather(closed.device), origin)
         ]
-        for row in self._alarming(closed.device, verdicts):
-            outputs += self._alert(row, closed, verdicts)
+        rows = self._alarming(closed.device, verdicts)
+        findings = self._fleet.find(measured, verdicts.anomaly) if rows else {}
+        for row in rows:
+            outputs += self._alert(row, closed, verdicts, findings.get(row))
         self.counts["windows"] += len(verdicts)
         self.counts["scores"] += int(verdicts.scored.sum())
         self.counts["anomalies"] += int(verdicts.anomaly.sum())
@@ -72,7 +75,7 @@ class Outcomes:
         rows: list[int] = np.flatnonzero(verdicts.scored & restless).tolist()
         return rows
 
-    def _alert(self, row: int, closed: Closed, verdicts: Verdicts) -> list[Message]:
+    def _alert(self, row: int, closed: Closed, verdicts: Verdicts, finding: Finding | None) -> list[Message]:
         device, anomaly = int(closed.device[row]), bool(verdicts.anomaly[row])
         if not anomaly and device not in self.alerting.watched:
             return []
@@ -84,6 +87,7 @@ class Outcomes:
             float(verdicts.score[row]),
             float(verdicts.severity[row]),
             _contributors(verdicts, row),
+            finding,
         )
         alert = self.alerting.see(device, verdict, self._fleet.version)
         if alert is None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stream.contracts import Alert
@@ -111,11 +112,15 @@ def utc(epoch_ms: int) -> str:
 
 
 def alert_line(alert: Alert) -> str:
-    """One alert for a person: when, what, who, how odd, and why."""
+    """One alert for a person: when, what, who, how odd, what kind of behaviour, and why."""
     colour = COLOURS[alert.state]
     causes = alert.contributors[:2] if alert.state == "firing" else []
     why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
-    return f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
+    kind = "" if alert.behaviour is None else f"{alert.behaviour} {alert.metric or ''}".strip()
+    head = (
+        f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {escape(plain(alert.device_id)):<20} score {alert.score:5.1f}"
+    )
+    return "  ".join((head, *(escape(plain(part)) for part in (kind, why) if part)))
 
 
 def _number(value: float | None) -> str:

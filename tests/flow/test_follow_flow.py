@@ -40,7 +40,7 @@ def fleet_and_log() -> tuple[Fleet, Records]:
     values = []
     for name, device in devices.items():
         readings = device.readings(LIVE)
-        readings[-300:] += 1.5 * device.spread  # a shift that training's limit may not know from a busy day
+        readings[-300:-60] += 1.5 * device.spread  # a shift that training's limit may not know from a busy day
         for second, row in enumerate(readings):
             metrics = {f"metric{number}": float(value) for number, value in enumerate(row)}
             values.append((second, json.dumps({"device_id": name, "ts": START + second * 1000, "values": metrics})))
@@ -72,6 +72,18 @@ def test_limits_that_follow_survive_any_crash_to_the_last_bit(fleet_and_log: tup
     harmed = live(fleet, log, iter(lambda: random.choice(["commit", "crash", "on"]), ""))
 
     assert sorted(harmed) == sorted(calm)
+
+
+def test_an_alert_is_called_by_what_was_wrong_whatever_crashes(fleet_and_log: tuple[Fleet, Records]) -> None:
+    fleet, log = fleet_and_log
+    random = Random(7)
+    harmed = [json.loads(text) for text in live(fleet, log, iter(lambda: random.choice(["commit", "crash", "on"]), ""))]
+    shift = START + (LIVE - 30) * EACH * 1000
+    alerts = [record for record in harmed if "alert_id" in record and record["at"] > shift]
+
+    assert {alert["behaviour"] for alert in alerts} <= {"level", "broken_correlation"}
+    assert all(alert["metric"] for alert in alerts)
+    assert {alert["state"] for alert in alerts} == {"firing", "resolved"}
 
 
 def test_limits_follow_in_the_stream(fleet_and_log: tuple[Fleet, Records]) -> None:

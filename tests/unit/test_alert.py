@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scorers.behaviour import Behaviour, Finding, Sign
 from scorers.errors import ConfigError
 from stream.alert import Alerting, AlertSpec, Verdict, Watch
 from stream.contracts import Alert, Contributor
@@ -14,7 +15,15 @@ SIZE = 10_000
 
 def verdict(number: int, *, anomaly: bool, score: float = 0.0) -> Verdict:
     why = [Contributor("x.mean", 1.0, 2.0, 1.0)] if anomaly else []
-    return Verdict("pump", number * SIZE, (number + 1) * SIZE, anomaly, score or 90.0 * anomaly, 7.0 * anomaly, why)
+    found = showing(number) if anomaly else None
+    score = score or 90.0 * anomaly
+    return Verdict("pump", number * SIZE, (number + 1) * SIZE, anomaly, score, 7.0 * anomaly, why, found)
+
+
+def showing(number: int) -> Finding:
+    """A mean that moves on in every window, by a metric that others take turns with."""
+    away = 5.0 + 3 * number
+    return Finding("xxy"[number % 3], Sign.MOVED, away, None, {"x": away, "y": away / 7})
 
 
 def alerts(windows: str, spec: AlertSpec, scores: dict[int, float] | None = None) -> list[tuple[int, Alert]]:
@@ -118,6 +127,50 @@ def test_an_alert_goes_on_where_its_memory_ends(windows: str, cut: int) -> None:
     halves += [after.see(0, one, None) for one in told[cut:]]
 
     assert halves == [whole.see(0, one, None) for one in told]
+
+
+def test_an_alert_tells_what_is_known_when_it_fires_and_all_when_it_ends() -> None:
+    (_, fired), (_, resolved) = alerts("XXXXXXXX...", AlertSpec(2, 3, 0))
+
+    assert (fired.behaviour, fired.metric) == (Behaviour.LEVEL, "x")
+    assert (resolved.behaviour, resolved.metric) == (Behaviour.DRIFT, "x")
+
+
+def test_what_an_earlier_alert_showed_is_no_part_of_the_next() -> None:
+    *_, (_, fired), (_, resolved) = alerts("XXXXXXXX...XX...", AlertSpec(2, 3, 0))
+
+    assert fired.behaviour == resolved.behaviour == Behaviour.LEVEL
+
+
+def test_a_stray_window_that_slid_out_is_no_part_of_an_alert() -> None:
+    spec, found = AlertSpec(2, 2, 0), []
+    for windows in ("X.XX..", "..XX.."):
+        alerting = Alerting(spec, "t")
+        told = [verdict(number, anomaly=mark == "X") for number, mark in enumerate(windows)]
+        seen = [alerting.see(0, one, None) for one in told]
+        found.append([alert for alert in seen if alert])
+
+    assert found[0] == found[1]
+
+
+def test_memories_of_before_behaviours_were_told_are_taken_up() -> None:
+    old = b'{"recent":[null,0],"since":null,"score":88.4,"severity":4.2}'
+    alerting = Alerting(AlertSpec(2, 3, 0), "t")
+    alerting.watched[0] = msgspec.json.decode(old, type=Watch)
+    alert = alerting.see(0, verdict(1, anomaly=True), None)
+
+    assert alert is not None
+    assert (alert.since, alert.behaviour) == (0, Behaviour.LEVEL)
+
+
+def test_alerts_of_before_behaviours_were_told_can_be_read() -> None:
+    old = (
+        b'{"alert_id":"t/a/1","device_id":"a","source":"t","state":"firing","since":1,"at":2,'
+        b'"score":81.0,"severity":4.0,"contributors":[]}'
+    )
+    alert = msgspec.json.decode(old, type=Alert)
+
+    assert (alert.behaviour, alert.metric) == (None, None)
 
 
 @pytest.mark.parametrize(("k", "n", "clear"), [(0, 3, 0), (4, 3, 0), (2, 3, 2), (2, 3, -1)])

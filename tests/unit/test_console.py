@@ -2,7 +2,11 @@
 
 import logging
 
-from tidewatch.console import Seldom
+from rich.text import Text
+
+from scorers.behaviour import Behaviour
+from stream.contracts import Alert, Contributor
+from tidewatch.console import Seldom, alert_line
 
 
 def said(name: str, message: str, at: float) -> logging.LogRecord:
@@ -23,3 +27,31 @@ def test_what_is_ours_is_always_said() -> None:
     seldom = Seldom()
 
     assert all(seldom.filter(said("stream.owners", "took over", at)) for at in (1.0, 1.0, 1.1))
+
+
+def line(device: str = "pump-1", **about: object) -> str:
+    """What a terminal shows of an alert."""
+    why = [Contributor("pressure.mean", 0.9, 7.25, 6.0)]
+    known: dict[str, object] = {"state": "firing", "behaviour": None, "metric": None} | about
+    state = known.pop("state")
+    alert = Alert("id", device, "t", state, 0, 0, 88.4, 4.2, why, None, **known)  # type: ignore[arg-type]
+    return Text.from_markup(alert_line(alert)).plain
+
+
+def test_an_alert_says_what_kind_of_behaviour_and_why() -> None:
+    assert line(behaviour=Behaviour.LEVEL, metric="pressure").endswith(
+        "score  88.4  level pressure  pressure.mean 7.25 (typically 6)"
+    )
+    assert line(state="resolved", behaviour=Behaviour.DRIFT, metric="pressure").endswith("score  88.4  drift pressure")
+
+
+def test_an_alert_without_a_behaviour_or_a_metric_is_a_line_too() -> None:
+    assert line(behaviour=Behaviour.UNKNOWN, state="resolved").endswith("score  88.4  unknown")
+    assert line(state="resolved").endswith("score  88.4")
+
+
+def test_names_from_outside_are_neither_markup_nor_escape_sequences() -> None:
+    shown = line("[/red]\x1b[2J", behaviour=Behaviour.STUCK, metric="[bold]x")
+
+    assert "[/red]\\x1b[2J" in shown
+    assert "stuck [bold]x" in shown

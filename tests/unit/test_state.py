@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scorers.behaviour import Behaviour, Course, Evidence
 from stream.alert import Watch
 from stream.app import sources
 from stream.contracts import Topics
@@ -18,9 +19,13 @@ SOURCE, _ = sources(TOPICS)
 NOW = 1_700_000_000_000
 
 INT64 = st.integers(-(2**62), 2**62)
+FLOATS, COUNTS = st.floats(-1e300, 1e300), st.integers(0, 2**53)
+COURSES = st.builds(Course, COUNTS, INT64, INT64, *[FLOATS] * 5)
+EVIDENCE = st.builds(Evidence, st.lists(COUNTS, min_size=5, max_size=5), COUNTS, COUNTS, FLOATS, COURSES)
 WATCHES = st.builds(
-    Watch, st.lists(st.none() | INT64, max_size=4), st.none() | INT64, st.floats(0, 100), st.floats(0, 1e9)
-)
+    Watch, st.lists(st.none() | INT64, max_size=4), st.none() | INT64, st.floats(0, 100), st.floats(0, 1e9),
+    st.dictionaries(st.text(), EVIDENCE, max_size=3), st.none() | st.sampled_from(Behaviour), st.none() | st.text(),
+)  # fmt: skip
 HELD = st.builds(Held, INT64, INT64, st.none() | st.binary(max_size=9), st.binary(max_size=99), INT64)
 DEVICES = st.builds(DeviceState, INT64, INT64, st.lists(st.text()), st.none() | WATCHES, st.none() | HELD)
 WHOLE = st.builds(PartitionState, INT64, INT64, INT64, INT64, st.lists(INT64, max_size=9))
