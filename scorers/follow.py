@@ -117,6 +117,10 @@ class Trails:
         for column, value in zip(self._columns, trail, strict=True):
             column[device] = value
 
+    def forget(self, device: int) -> None:
+        """Begin a device's trail anew, as with another model."""
+        self.reach[device] = 0.0
+
     def remember(self, devices: Ints) -> list[Trail | None]:
         """Those of some devices; None without one."""
         columns = (column[devices].tolist() for column in self._columns)

@@ -18,7 +18,7 @@ from stream.encode import reject_messages
 from stream.message import Message, singly
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
-from stream.records import PUNCTUATION, Headers, Records, punctuation
+from stream.records import PUNCTUATION, Headers, Records, marks
 from stream.sessions import SESSIONS
 from stream.state import recall
 from stream.window import WindowSpec
@@ -129,7 +129,7 @@ def life(data: bytes, *, source: Source) -> None:
             msgspec.json.decode(message.value, type=Alert)
 
     assert sum(score.count for score in scores) + rejects == core.counts["readings"]
-    assert core.counts["readings"] >= len(log) - len(punctuation(log))
+    assert core.counts["readings"] >= len(log) - len(marks(log))
     assert in_order(disturbed(log, source, steps)) == in_order(whole)
 
 

@@ -21,7 +21,7 @@ from stream.contracts import Alert, Fault, Reason, Receipt, Score, Topics
 from stream.encode import alert_message, receipt_message
 from stream.message import Message, singly
 from stream.partition import Partition, StreamSpec
-from stream.records import PUNCTUATION, Headers, Records, punctuation
+from stream.records import PUNCTUATION, Headers, Records, marks
 from stream.state import DeviceState, PartitionState
 from tidewatch.cli import app
 
@@ -144,7 +144,7 @@ def test_the_example_of_a_punctuation_is_one() -> None:
     headers = [(name, value.encode()) for name, value in examples("punctuation")[0]["headers"].items()]
     records = Records(TOPICS.readings, 0, np.array([0]), np.array([NOW]), [None], [None], [headers])
 
-    assert punctuation(records) == [(0, 1_700_000_060_000)]
+    assert marks(records) == [(0, 1_700_000_060_000)]
 
 
 @pytest.mark.parametrize("message", sorted(STRUCTS))
