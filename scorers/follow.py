@@ -117,9 +117,9 @@ class Trails:
         for column, value in zip(self._columns, trail, strict=True):
             column[device] = value
 
-    def forget(self, device: int) -> None:
-        """Begin a device's trail anew, as with another model."""
-        self.reach[device] = 0.0
+    def forgive(self, device: int) -> None:
+        """Count none of a device's odd windows any more: it was well. What its healthy ones were like remains."""
+        self.calm[device], self.excess[device] = 0, 0.0
 
     def remember(self, devices: Ints) -> list[Trail | None]:
         """Those of some devices; None without one."""

@@ -16,6 +16,8 @@ from scorers.statistics import Flags, Floats
 
 PLAY = 9.0
 """Squared standard deviations, given all other metrics, within which a metric's level has not moved."""
+USUAL = 3.0
+"""Standard deviations of chi squared, above its mean, within which the metrics that have not moved lie in health."""
 _MEANS = slice(MEAN, None, len(KINDS))
 _SINGULAR = 1e-9
 """Share of a metric's own variation below which the metrics chosen before leave nothing of it."""
@@ -43,7 +45,9 @@ def shift(group: Group, model: int, level: Floats, named: Flags) -> Floats:
     off[moved] = np.linalg.lstsq(grip[np.ix_(moved, moved)], (grip @ z)[moved], rcond=None)[0]
     if named.any():
         return np.where(named, off, 0.0) * scale
-    return (z if odd(group, model, level - off * scale) else off) * scale
+    rest, others = z - off, int((~moved).sum())
+    ordinary = rest @ grip @ rest <= others + USUAL * np.sqrt(2 * others)
+    return (off if ordinary else z) * scale
 
 
 def odd(group: Group, model: int, level: Floats) -> bool:

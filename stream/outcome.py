@@ -109,7 +109,6 @@ class Outcomes:
         self.counts["alerts"] += alert.state == "firing"
         return [alert_message(self._topics.alerts, alert)]
 
-
     def accept(self, device: int, text: bytes, at: int) -> list[Message]:
         """Do as an operator says of a device whose windows up to ``at`` are closed; the end of its alert, if one fires.
 
@@ -122,7 +121,7 @@ class Outcomes:
         if not (word.revoke or word.levels or self.alerting.firing(device)):
             raise RefusedError("no alert of the device is firing")
         accepted = self.levels.accept(device, word, at, self._place(device))
-        self.trails.forget(device)
+        self.trails.forgive(device)
         self.counts["acceptances"] += 1
         if word.revoke:
             return []

@@ -21,10 +21,10 @@ from stream.decode import Decoded, Limits, Parser, both, decode
 from stream.encode import reject_messages
 from stream.held import Place, Waiting
 from stream.intake import Batch, Intake, Mask
+from stream.levels import RefusedError
 from stream.message import Message, Output
 from stream.names import Names
 from stream.outcome import Outcomes
-from stream.levels import RefusedError
 from stream.records import Records, join, marks
 from stream.rejects import WHOLE, Rejects, chained
 from stream.state import DeviceState, Memory, PartitionState, device_key, encode, partition_key

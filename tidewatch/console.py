@@ -10,9 +10,10 @@ from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stream.contracts import Alert
+from stream.contracts import Accepted, Alert
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -115,7 +116,15 @@ def alert_line(alert: Alert) -> str:
     colour = COLOURS[alert.state]
     causes = alert.contributors[:2] if alert.state == "firing" else []
     why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
+    if alert.accepted:
+        why = f"accepted: {escape(shifts(alert.accepted))}"
     return f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {alert.device_id:<20} score {alert.score:5.1f}  {why}"
+
+
+def shifts(accepted: Accepted) -> str:
+    """What is accepted of a device, for a person."""
+    told = (f"{name} {level.now:.4g} (before {level.before:.4g})" for name, level in accepted.levels.items())
+    return plain(", ".join(told) + (f"; {accepted.note}" if accepted.note else ""))
 
 
 def _number(value: float | None) -> str:
