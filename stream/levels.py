@@ -6,7 +6,6 @@ back into the device's own units, so that people read what was measured.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 
 import msgspec
 import numpy as np
@@ -23,6 +22,7 @@ LONGEST_NOTE = 1_000
 """Characters."""
 _SETTLED = 60
 """Windows after which what was is forgotten to about 1/e²: a level may take its time to settle."""
+_NONE = 0, 0.0
 _MOVED = ("mean", "min", "max")
 """What a shift of a metric's level moves, of all that a model looks at."""
 _decoder = msgspec.json.Decoder(Acceptance)
@@ -42,13 +42,13 @@ class Odd(msgspec.Struct, gc=False):
     means: dict[str, tuple[int, float]] = {}
     """By metric, how many windows had it, and its mean over them."""
 
-    def see(self, start: int, found: Iterable[tuple[str, float]]) -> None:
-        """Take in a window: its start, and its means by metric."""
-        if start < self.first:
-            return
-        for name, value in found:
-            windows, mean = self.means.get(name, (0, 0.0))
-            self.means[name] = windows + 1, mean + 2.0 / (min(windows, _SETTLED) + 2) * (value - mean)
+    def see(self, metrics: Iterable[str], means: Iterable[float]) -> None:
+        """Take in a window's means; NaN where it has none."""
+        known = self.means
+        for name, value in zip(metrics, means, strict=True):
+            if value - value == 0:  # finite
+                windows, mean = known.get(name, _NONE)
+                known[name] = windows + 1, mean + 2.0 / (min(windows, _SETTLED) + 2) * (value - mean)
 
 
 class RefusedError(Exception):
@@ -89,9 +89,11 @@ class Levels:
 
     def see(self, device: int, closed: Closed, row: int) -> None:
         """Take in a window of a device that is not calm."""
-        odd = self.odd.setdefault(device, Odd(int(closed.end[row])))
-        means = zip(closed.statistics.metrics, closed.statistics.mean[row].tolist(), strict=True)
-        odd.see(int(closed.start[row]), ((name, mean) for name, mean in means if isfinite(mean)))
+        odd = self.odd.get(device)
+        if odd is None:
+            self.odd[device] = Odd(int(closed.end[row]))
+        elif closed.start[row] >= odd.first:
+            odd.see(closed.statistics.metrics, closed.statistics.mean[row].tolist())
 
     def shifted(self, device: Ints) -> list[int]:
         """The rows of devices with a shift in force."""

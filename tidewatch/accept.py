@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
@@ -19,6 +20,7 @@ from producers.publish import Target
 from producers.publish import accept as say
 from scorers.errors import UnavailableError
 from sinks.read import dataset
+from sinks.table import TIME
 from stream.contracts import Acceptance, Accepted
 from stream.kafka import Broker
 from stream.state import DeviceState, PartitionState, device_key, partition_key
@@ -112,18 +114,18 @@ def accept(settings: Settings, words: Mapping[str, Acceptance], wait_s: float) -
     before = spans(broker, [rejects])
     said = _say(broker, [(one, words[one.device_id]) for one in heard])
     taken = _taken(settings, said, time.monotonic() + wait_s)
-    now = {(one.source, one.device_id): one.state for one in known(settings, names)} if taken else {}
     later = {place: Span(before[place].end, span.end) for place, span in spans(broker, [rejects], stable=True).items()}
     refused = {reject.id: reject for reject in map(understand, within(broker, later)) if isinstance(reject, Reject)}
+    now = _accepted(settings, [one.known for one in said if one.id in taken - refused.keys()])
     for one in said:
         device, source = one.known.device_id, one.known.source
         if one.id in refused:
             answers.append(Answer(device, source, Outcome.REFUSED, detail=refused[one.id].detail))
-        elif one.id not in taken:
-            answers.append(Answer(device, source, Outcome.PENDING))
-        else:
+        elif one.id in taken:
             outcome = Outcome.REVOKED if one.word.revoke else Outcome.ACCEPTED
-            answers.append(Answer(device, source, outcome, now[source, device].accepted))
+            answers.append(Answer(device, source, outcome, now.get((source, device))))
+        else:
+            answers.append(Answer(device, source, Outcome.PENDING))
     return answers
 
 
@@ -169,6 +171,16 @@ def _reached(settings: Settings, words: Iterable[Id]) -> dict[tuple[str, int], i
     return {keys[key]: _partition.decode(value).next_offset for key, value in found.items()}
 
 
+def _accepted(settings: Settings, devices: Sequence[Known]) -> dict[tuple[str, str], Accepted | None]:
+    """What is accepted of devices now, by input topic and name."""
+    keys = {device_key(_scope(settings, one.source), one.device_id): one for one in devices}
+    wanted: dict[int, set[bytes]] = {}
+    for key, one in keys.items():
+        wanted.setdefault(one.partition, set()).add(key)
+    found = latest(settings.kafka.broker(), settings.topics.names().state, wanted) if wanted else {}
+    return {(keys[key].source, keys[key].device_id): _device.decode(value).accepted for key, value in found.items()}
+
+
 def _scope(settings: Settings, source: str) -> str:
     return f"{settings.worker.app}/{source}"
 
@@ -190,14 +202,10 @@ def levels(folder: Path, devices: Collection[str], since: int) -> dict[str, dict
     Raises:
         InputError: there are no statistics in the folder.
     """
-    rows = ds.field("device_id").isin(list(devices)) & (ds.field("window_start") >= _time(since))
+    rows = ds.field("device_id").isin(list(devices)) & (ds.field("window_start") >= pa.scalar(since, TIME))
     table = dataset(folder, "statistics").to_table(columns=["device_id", "metric", "mean"], filter=rows)
     found: dict[str, dict[str, float]] = {device: {} for device in devices}
     means = table.filter(pc.is_finite(table["mean"])).group_by(["device_id", "metric"]).aggregate([("mean", "mean")])
     for row in means.to_pylist():
         found[row["device_id"]][row["metric"]] = row["mean_mean"]
     return found
-
-
-def _time(epoch_ms: int) -> "pc.Expression":
-    return pc.scalar(epoch_ms).cast("timestamp[ms, tz=UTC]")

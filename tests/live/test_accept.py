@@ -1,4 +1,4 @@
-"""An operator's word on real Kafka: said during an alert, with workers killed around it, it counts once and for good."""
+"""An operator's word on real Kafka: said during an alert, with workers killed around it, it counts once, for good."""
 
 import json
 import random
