@@ -50,7 +50,7 @@ class Outcomes:
     def _place(self, device: int) -> Place | None:
         """Where a device's model is."""
         model = int(self._model[device])
-        return self._fleet.place(model) if model >= 0 else None
+        return self._fleet.locate(model) if model >= 0 else None
 
     def meet(self) -> None:
         """Find the models of devices that have come since."""

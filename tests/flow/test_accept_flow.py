@@ -236,7 +236,7 @@ def test_given_levels_are_accepted_without_an_alert(odd: tuple[Fleet, Log, Devic
     fleet, _, device = odd
     log = Log()
     log.readings(a=device.readings(3))
-    group, model = fleet.place(0)
+    group, model = fleet.locate(0)
     levels = dict(zip(group.metrics, typical(group, model).tolist(), strict=True))
     levels["metric0"] += SHIFT * float(device.spread[0])
     log.say("a", Acceptance(levels=levels))

@@ -22,7 +22,7 @@ WINDOWS = 30
 def trained(device: Device, detector: Detector = Detector.ONE_CLASS_SVM) -> tuple[Fleet, Group]:
     statistics = summarise(device.readings(300))
     fleet = Fleet.of(fit_fleet({"a": statistics}, TrainSpec(detector=detector)).models, "v1")
-    return fleet, fleet.place(0)[0]
+    return fleet, fleet.locate(0)[0]
 
 
 def lies(device: Device, moved: Floats, windows: int = WINDOWS) -> Floats:
