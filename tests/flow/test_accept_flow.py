@@ -286,6 +286,17 @@ def test_what_cannot_be_accepted_is_rejected_with_a_reason(
     assert not any(alert["accepted"] for alert in of(messages, TOPICS.alerts))
 
 
+@pytest.mark.parametrize("key", [None, b"", b"\xff\xfe", b"x" * 10_000])
+def test_any_key_of_a_word_is_a_device_that_is_known_or_not(odd: tuple[Fleet, Log, Device], key: bytes | None) -> None:
+    fleet, log, _ = odd
+    log.say("a", Acceptance())
+    records = log.records
+    records.keys[-1] = key  # type: ignore[index]  # a list here
+    messages = [*singly(born(fleet).feed(records))]
+
+    assert refusals(messages) == [("not_accepted", "no device of this name was ever heard in this partition")]
+
+
 def test_an_alert_about_no_level_is_not_accepted() -> None:
     device = Device(6)
     fleet, log = fleet_of({"a": device}), Log()
