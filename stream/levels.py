@@ -159,18 +159,17 @@ class Levels:
         Raises:
             RefusedError: it cannot be.
         """
-        before = self.accepted[device].levels if device in self.accepted else {}
+        before = self.accepted.get(device, Accepted({}, at))
         if word.revoke:
-            now = _revoked(before, word.metrics)
+            accepted = msgspec.structs.replace(before, levels=_revoked(before.levels, word.metrics))
         elif place is None:
             raise RefusedError("the device has no model, so that nothing is typical of it yet; train one")
         else:
-            now = before | self._moved(device, word, place)
-        accepted = Accepted(now, at, word.note)
+            accepted = Accepted(before.levels | self._moved(device, before.levels, word, place), at, word.note)
         self._keep(device, accepted, _typical(place))
         return accepted
 
-    def _moved(self, device: int, word: Acceptance, place: Place) -> dict[str, Level]:
+    def _moved(self, device: int, before: Mapping[str, Level], word: Acceptance, place: Place) -> dict[str, Level]:
         """The levels that an acceptance changes."""
         group, model = place
         means, shift = word.levels or self._means(device), self._shift.get(device, {})
@@ -187,9 +186,8 @@ class Levels:
         changed = {}
         for name, typical, more in zip(group.metrics, levels.typical(group, model).tolist(), off.tolist(), strict=True):
             if more:
-                known = self.accepted[device].levels.get(name) if device in self.accepted else None
                 now = typical + shift.get(name, 0.0) + more
-                changed[name] = Level(known.before if known else typical, now)
+                changed[name] = Level(before[name].before if name in before else typical, now)
         return changed
 
     def _means(self, device: int) -> dict[str, float]:

@@ -214,8 +214,9 @@ class Partition:
     def _accept(self, record: Records, word: bytes) -> list[Output]:
         """Do as an operator says of the device that is the record's key."""
         device = self._names.find(Texts.of(record.keys))
+        at = max(int(self._clocks.closed(device)[0]), 0) if device[0] >= 0 else 0
         try:
-            messages = self._outcomes.accept(int(device[0]), word, int(self._clocks.closed(device)[0]))
+            messages = self._outcomes.accept(int(device[0]), word, at)
         except RefusedError as error:
             return self._refuse(record, Rejects.of(np.array([0]), [error.fault]))
         self._dirty.update(device.tolist())

@@ -213,6 +213,24 @@ def test_a_shift_that_is_taken_back_is_odd_again(odd: tuple[Fleet, Log, Device])
     assert partition.counts["acceptances"] == 2
 
 
+def test_one_metric_of_several_is_taken_back() -> None:
+    device = Device(8)
+    fleet, log = fleet_of({"a": device}), Log()
+    two = np.array([SHIFT, -SHIFT, 0, 0, 0, 0]) * device.spread
+    log.readings(a=device.readings(5))
+    log.readings(a=device.readings(6) + two)
+    log.say("a", Acceptance(note="both"))
+    log.say("a", Acceptance(metrics=["metric1"], revoke=True))
+    log.say("a", Acceptance(metrics=["metric5"], revoke=True))
+    partition = born(fleet)
+    messages = [*singly(partition.feed(log.records))]
+    kept = remembered(partition)["a"].accepted
+
+    assert of(messages, TOPICS.alerts)[-1]["accepted"]["levels"].keys() == {"metric0", "metric1"}
+    assert (kept.levels.keys(), kept.note) == ({"metric0"}, "both")
+    assert refusals(messages) == [("not_accepted", "no shift of 'metric5' is in force; those of metric0 are")]
+
+
 def test_a_second_shift_is_accepted_on_top_of_the_first(odd: tuple[Fleet, Log, Device]) -> None:
     fleet, log, device = odd
     log.say("a", Acceptance())
