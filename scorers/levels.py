@@ -5,6 +5,9 @@ become typical: were all of today's levels, the device would be judged around it
 one over *few* metrics that takes windows nearest to typical, given all others and how they move together in health:
 least squares in the whitened space, metrics chosen one after another by what each takes off the squared distance
 (forward selection; Efroymson 1960). Only means move; other features are differences from them and stay.
+
+What counts as moved is measured by the device's own limit: where its healthy windows go further than normally
+distributed ones would, so may a metric before it has moved.
 """
 
 import numpy as np
@@ -15,9 +18,9 @@ from scorers.model import standardise
 from scorers.statistics import Flags, Floats
 
 PLAY = 9.0
-"""Squared standard deviations, given all other metrics, within which a metric's level has not moved."""
+"""Squared standard deviations, given all other metrics, within which a normal metric's level has not moved."""
 USUAL = 3.0
-"""Standard deviations of chi squared, above its mean, within which the metrics that have not moved lie in health."""
+"""Standard deviations of chi squared, above its mean, within which normally distributed features lie."""
 _MEANS = slice(MEAN, None, len(KINDS))
 _SINGULAR = 1e-9
 """Share of a metric's own variation below which the metrics chosen before leave nothing of it."""
@@ -40,13 +43,14 @@ def shift(group: Group, model: int, level: Floats, named: Flags) -> Floats:
     scale, known = group.scale[model, _MEANS], np.isfinite(level)
     z = np.where(known, level - typical(group, model), 0.0) / scale
     grip = _grip(group, model)
-    moved = _moved(grip, grip @ z, known) | (named & known)
+    play = _play(group, model)
+    moved = _moved(grip, grip @ z, known, PLAY * play) | (named & known)
     off = np.zeros(len(z))
     off[moved] = np.linalg.lstsq(grip[np.ix_(moved, moved)], (grip @ z)[moved], rcond=None)[0]
     if named.any():
         return np.where(named, off, 0.0) * scale
     rest, others = z - off, int((~moved).sum())
-    ordinary = rest @ grip @ rest <= others + USUAL * np.sqrt(2 * others)
+    ordinary = rest @ grip @ rest <= play * _usual(others)
     return (off if ordinary else z) * scale
 
 
@@ -65,15 +69,25 @@ def _grip(group: Group, model: int) -> Floats:
     return np.asarray(columns.T @ columns)
 
 
-def _moved(grip: Floats, pull: Floats, known: Flags) -> Flags:
-    """The metrics, shape (m,), each of which takes more than ``PLAY`` off what those before it have left."""
+def _play(group: Group, model: int) -> float:
+    """How many times as far as normally distributed windows, squared, a device's healthy ones may go; at least 1."""
+    return max(float(group.reach[model]) / _usual(group.center.shape[1]), 1.0)
+
+
+def _usual(features: int) -> float:
+    """The squared distance that so many normally distributed features seldom exceed."""
+    return features + USUAL * float(np.sqrt(2 * features))
+
+
+def _moved(grip: Floats, pull: Floats, known: Flags, least: float) -> Flags:
+    """The metrics, shape (m,), each of which takes more than ``least`` off what those before it have left."""
     moved, own = np.zeros(len(pull), np.bool_), grip.diagonal()
     while True:
         left = grip.diagonal()
         able = known & ~moved & (left > _SINGULAR * own)
         gain = np.where(able, pull**2 / np.where(able, left, 1.0), 0.0)
         best = int(gain.argmax())
-        if gain[best] <= PLAY:
+        if gain[best] <= least:
             return moved
         moved[best] = True
         column = grip[:, best] / left[best]
