@@ -218,6 +218,7 @@ class Partition:
         try:
             messages = self._outcomes.accept(int(device[0]), word, at)
         except RefusedError as error:
+            self.counts["readings"] += 1  # as whatever is in rejects
             return self._refuse(record, Rejects.of(np.array([0]), [error.fault]))
         self._dirty.update(device.tolist())
         return [*messages]
