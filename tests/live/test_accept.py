@@ -77,7 +77,7 @@ def late(found: list[Emitted], second: int) -> list[dict[str, Any]]:
     return [score for score in scores if score["window_start"] >= DEVICES.start + 1000 * second]
 
 
-def test_said_during_an_alert_it_outlives_killed_workers_and_counts_once(site: Site) -> None:
+def test_said_during_an_alert_it_outlives_a_killed_worker_and_counts_once(site: Site) -> None:
     with Worker(site) as first:
         send(site, readings(0, 20, 0.0))
         send(site, readings(20, 60, SHIFT))
@@ -86,16 +86,10 @@ def test_said_during_an_alert_it_outlives_killed_workers_and_counts_once(site: S
         first.end(signal.SIGKILL, 10)
     listed = accept(site, "--list")[1]
     with Worker(site) as second:
-        send(site, readings(60, 90, SHIFT))
-        eventually(lambda: len(late(emitted(site), 65)) >= 3, "windows come out", [second])
-        second.end(signal.SIGKILL, 10)
-    with Worker(site) as third:
-        send(site, readings(90, 120, SHIFT))
+        send(site, readings(60, 120, SHIFT))
         send(site, readings(120, 150, 2 * SHIFT))
         finish(site, replace(DEVICES, seconds=150))
-        eventually(lambda: drained(site, site.topics.readings), "the group is done with every reading", [third])
-        again = accept(site, "dev-1", "--revoke")
-        nobody = accept(site, "nobody")
+        eventually(lambda: drained(site, site.topics.readings), "the group is done with every reading", [second])
     found = emitted(site)
     told = alerts(site)
     level = answer["accepted"]["levels"]["temperature"]
@@ -109,8 +103,6 @@ def test_said_during_an_alert_it_outlives_killed_workers_and_counts_once(site: S
     calm = [score for score in late(found, 65) if score["window_end"] <= DEVICES.start + 120_000]
     assert len(calm) >= 10
     assert not any(score["anomaly"] for score in calm)
-    assert (again[0], again[1][0]["outcome"]) == (0, "revoked")
-    assert (nobody[0], nobody[1][0]["outcome"]) == (1, "refused")
 
 
 def test_said_while_no_worker_runs_it_is_taken_up_by_the_next_one(site: Site) -> None:
