@@ -13,9 +13,9 @@ from stream.contracts import Acceptance
 from stream.levels import LONGEST_NOTE
 from tidewatch import accept as operator
 from tidewatch.accept import Answer, Known, Outcome, unanswered
-from tidewatch.commands.feed import moment
 from tidewatch.console import emit, err, out, plain, shifts, utc
 from tidewatch.settings import InForce
+from tidewatch.spans import moment
 
 _COLOURS = {Outcome.ACCEPTED: "green", Outcome.REVOKED: "green", Outcome.REFUSED: "red", Outcome.PENDING: "yellow"}
 
