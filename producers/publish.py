@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -13,9 +14,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from producers.batch import Batch, Ints
 from scorers.errors import ConfigError, UnavailableError
-from stream.contracts import Fault
+from stream.contracts import Acceptance, Fault
 from stream.kafka import Broker, producer, unreachable
-from stream.records import PUNCTUATION
+from stream.records import ACCEPTANCE, PUNCTUATION
 
 CHUNK = 2_000
 """Records between two looks at delivery reports and at ``stop``."""
@@ -138,6 +139,30 @@ def punctuate(target: Target, at: int) -> int:
     if client.flush(target.timeout_ms / 1_000):
         raise _undelivered(target, "no acknowledgement in time")
     return len(partitions)
+
+
+def accept(target: Target, said: Sequence[tuple[int, str, Acceptance]]) -> list[int]:
+    """Write what an operator says of devices, (partition, device, word) each, in order; the offsets of the records.
+
+    Raises:
+        UnavailableError: Kafka did not take all of it.
+    """
+    client = producer(target.broker, message_timeout_ms=target.timeout_ms)
+    offsets: dict[int, int] = {}
+    faults: list[str] = []
+
+    def delivered(number: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            faults.append(error.str())
+        offsets[number] = message.offset() or 0
+
+    for number, (partition, device, word) in enumerate(said):
+        headers: dict[str, str | bytes | None] = {ACCEPTANCE: msgspec.json.encode(word)}
+        report = partial(delivered, number)
+        client.produce(target.topic, b"", device.encode(), partition=partition, headers=headers, on_delivery=report)
+    if client.flush(target.timeout_ms / 1_000 + 1) or faults:
+        raise _undelivered(target, faults[0] if faults else "no acknowledgement in time")
+    return [offsets[number] for number in range(len(said))]
 
 
 class _Sender:

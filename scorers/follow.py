@@ -117,6 +117,10 @@ class Trails:
         for column, value in zip(self._columns, trail, strict=True):
             column[device] = value
 
+    def forgive(self, device: int) -> None:
+        """Count none of a device's odd windows any more: it was well. What its healthy ones were like remains."""
+        self.calm[device], self.excess[device] = 0, 0.0
+
     def remember(self, devices: Ints) -> list[Trail | None]:
         """Those of some devices; None without one."""
         columns = (column[devices].tolist() for column in self._columns)

@@ -9,7 +9,7 @@ import msgspec
 
 from scorers.behaviour import Behaviour, Evidence, Finding, tell
 from scorers.errors import ConfigError
-from stream.contracts import Alert, Contributor
+from stream.contracts import Accepted, Alert, Contributor
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,18 @@ class Alerting:
         if not hits and watch.since is None:
             del self.watched[device]
         return alert
+
+    def firing(self, device: int) -> bool:
+        """Whether an alert of the device is."""
+        watch = self.watched.get(device)
+        return watch is not None and watch.since is not None
+
+    def accept(self, device: int, verdict: Verdict, version: str | None, accepted: Accepted) -> Alert | None:
+        """Begin anew with a device that is well as it is; the end of its alert, if one is firing."""
+        watch = self.watched.pop(device, None)
+        if watch is None or watch.since is None:
+            return None
+        return msgspec.structs.replace(self._alert("resolved", watch, verdict, version), accepted=accepted)
 
     def _alert(self, state: str, watch: Watch, verdict: Verdict, version: str | None) -> Alert:
         return Alert(

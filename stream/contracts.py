@@ -60,6 +60,8 @@ class Reason(StrEnum):
     """The same device and timestamp, once more."""
     TOO_MANY_METRICS = "too_many_metrics"
     """More metrics than ``max_metrics`` allows, in a reading or for a device."""
+    NOT_ACCEPTED = "not_accepted"
+    """An acceptance of what cannot be accepted."""
 
 
 class MetricStatistics(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -109,6 +111,38 @@ class Score(msgspec.Struct, frozen=True, gc=False):
     model_version: str | None = None
 
 
+class Level(msgspec.Struct, frozen=True, gc=False):
+    """What was typical of a metric's mean when a shift of it was accepted, and what is since then."""
+
+    before: float
+    now: float
+
+
+class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Shifts of a device's levels that an operator has accepted, by metric."""
+
+    levels: dict[str, Level]
+    at: int
+    """The device's windows that end later are judged by these levels."""
+    note: str | None = None
+
+
+class Acceptance(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An operator's word that a device is well where it is now; JSON in the header ``tw_accept`` of an empty record.
+
+    The record is one of the input topic with the device's id as its key, in the device's partition.
+    """
+
+    metrics: list[str] = []
+    """The only ones that shift; without any, those that have moved."""
+    levels: dict[str, float] = {}
+    """Means of the windows to accept, by metric; without any, those of the open alert."""
+    note: str | None = None
+    """Why, for whoever reads the alert."""
+    revoke: bool = False
+    """Take back what was accepted before instead."""
+
+
 class Alert(msgspec.Struct, frozen=True, gc=False):
     """One change of an alert's state; the record of ``device.alerts``, key = device id."""
 
@@ -129,6 +163,8 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     """What the alert's windows show: those up to now while it fires, all of them once it is resolved."""
     metric: str | None = None
     """Which metric shows it most."""
+    accepted: Accepted | None = None
+    """Why it is resolved, where an operator has accepted what it told of."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

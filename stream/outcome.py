@@ -12,6 +12,7 @@ from scorers.verdicts import Verdicts
 from stream.alert import Alerting, AlertSpec, Verdict
 from stream.contracts import Contributor, Topics
 from stream.encode import alert_message
+from stream.levels import Levels, Place, RefusedError, acceptance
 from stream.message import Message, Output
 from stream.names import Names
 from stream.score import Origin, score_bulk
@@ -26,6 +27,7 @@ class Outcomes:
     ) -> None:
         self.alerting = Alerting(alert, source)
         self.trails = Trails(follow)
+        self.levels = Levels()
         self.counts: Counter[str] = Counter()
         self._source = source
         self._topics = topics
@@ -35,11 +37,21 @@ class Outcomes:
         self._model = np.empty(0, np.int64)
         """By device number."""
 
-    def use(self, fleet: Fleet) -> None:
-        """Score by ``fleet`` from the next window on."""
+    def use(self, fleet: Fleet) -> list[int]:
+        """Score by ``fleet`` from the next window on; the devices of which less is accepted now."""
         self._fleet = fleet
         self._model = np.empty(0, np.int64)
         self.meet()
+        return self.settle()
+
+    def settle(self) -> list[int]:
+        """Judge by what is accepted, as far as models have not learned it; the devices of which less is now."""
+        return self.levels.use({device: self._place(device) for device in self.levels.accepted})
+
+    def _place(self, device: int) -> Place | None:
+        """Where a device's model is."""
+        model = int(self._model[device])
+        return self._fleet.locate(model) if model >= 0 else None
 
     def meet(self) -> None:
         """Find the models of devices that have come since."""
@@ -49,10 +61,12 @@ class Outcomes:
 
     def tell(self, closed: Closed) -> list[Output]:
         """The scores and alerts of closed windows, each device's in time order."""
-        measured = self._fleet.measure(self._model[closed.device], closed.statistics)
+        shifted = self.levels.shifted(closed.device)
+        measured = self._fleet.measure(self._model[closed.device], self.levels.lowered(closed, shifted))
         fresh = closed.end > measured.until
         share = self.trails.follow(closed.device, measured.distance, measured.reach, fresh)
         verdicts = self._fleet.judge(measured, share)
+        self.levels.tell(verdicts, closed, shifted)
         origin = Origin(self._source, self._sums, self._fleet.version)
         outputs: list[Output] = [
             score_bulk(self._topics.scores, closed, verdicts, self._names.gather(closed.device), origin)
@@ -90,10 +104,35 @@ class Outcomes:
             finding,
         )
         alert = self.alerting.see(device, verdict, self._fleet.version)
+        if device in self.alerting.watched:
+            self.levels.see(device, closed, row)
+        else:
+            self.levels.odd.pop(device, None)
         if alert is None:
             return []
         self.counts["alerts"] += alert.state == "firing"
         return [alert_message(self._topics.alerts, alert)]
+
+    def accept(self, device: int, text: bytes, at: int) -> list[Message]:
+        """Do as an operator says of a device whose windows up to ``at`` are closed; the end of its alert, if one fires.
+
+        Raises:
+            RefusedError: it cannot be.
+        """
+        word = acceptance(text)
+        if device < 0:
+            raise RefusedError("no device of this name was ever heard in this partition")
+        if not (word.revoke or word.levels or self.alerting.firing(device)):
+            raise RefusedError("no alert of the device is firing")
+        accepted = self.levels.accept(device, word, at, self._place(device))
+        self.trails.forgive(device)
+        self.counts["acceptances"] += 1
+        if word.revoke:
+            return []
+        self.levels.odd.pop(device, None)
+        verdict = Verdict(self._names[device], at, at, anomaly=False, score=0.0, severity=0.0, contributors=[])
+        alert = self.alerting.accept(device, verdict, self._fleet.version, accepted)
+        return [alert_message(self._topics.alerts, alert)] if alert else []
 
 
 def _contributors(verdicts: Verdicts, row: int) -> list[Contributor]:

@@ -19,13 +19,15 @@ from stream.clock import NEVER, Clocks
 from stream.contracts import Reason, Topics
 from stream.decode import Decoded, Limits, Parser, both, decode
 from stream.encode import reject_messages
+from stream.held import Place, Waiting
 from stream.intake import Batch, Intake, Mask
+from stream.levels import RefusedError
 from stream.message import Message, Output
 from stream.names import Names
 from stream.outcome import Outcomes
-from stream.records import Records, join, punctuation
+from stream.records import Records, join, marks
 from stream.rejects import WHOLE, Rejects, chained
-from stream.state import DeviceState, Held, Memory, PartitionState, device_key, encode, partition_key
+from stream.state import DeviceState, Memory, PartitionState, device_key, encode, partition_key
 from stream.texts import Texts
 from stream.window import WindowSpec
 
@@ -73,21 +75,6 @@ class _Believed(NamedTuple):
     refused: Rejects
 
 
-Place = tuple[int, int]
-"""Offset of a record, and which reading of it."""
-
-
-class _Held(NamedTuple):
-    records: Records
-    """The one record; of many readings in a record the one by itself."""
-    ts: int
-    part: int
-
-    @property
-    def place(self) -> Place:
-        return int(self.records.offsets[0]), self.part
-
-
 class Partition:
     """The stream's state for one partition of one input topic."""
 
@@ -104,7 +91,7 @@ class Partition:
         self._clocks = Clocks(spec.window, spec.max_jump_ms)
         self._intake = Intake(spec.window, dedupe=spec.dedupe and source.distinct, max_metrics=spec.limits.max_metrics)
         self._outcomes = Outcomes(source.topic, topics, spec.alert, spec.follow, self._names, sums=source.sums)
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, Waiting] = {}
         self._excluded: list[Place] = []
         self._dirty: set[int] = set()
         self._steady = self._lifted = NEVER
@@ -136,7 +123,7 @@ class Partition:
 
     def use(self, fleet: Fleet) -> None:
         """Score by ``fleet`` from the next window on."""
-        self._outcomes.use(fleet)
+        self._dirty.update(self._outcomes.use(fleet))
 
     def feed(self, records: Records) -> list[Output]:
         """Take in the next records; the scores, alerts and rejects they bring about."""
@@ -144,8 +131,8 @@ class Partition:
             records = self._relive(records, self._then)
         if not len(records):
             return []
-        marks = punctuation(records)
-        messages = self._punctuated(records, marks) if marks else self._take(records)
+        found = marks(records)
+        messages = self._marked(records, found) if found else self._take(records)
         self.next_offset = int(records.offsets[-1]) + 1
         self._intake.forget(self._clocks)
         return messages
@@ -211,16 +198,30 @@ class Partition:
             messages += self._outcomes.tell(closed)
         return messages
 
-    def _punctuated(self, records: Records, marks: list[tuple[int, int]]) -> list[Output]:
+    def _marked(self, records: Records, found: list[tuple[int, int | bytes]]) -> list[Output]:
         messages, begin = [], 0
-        for row, now in [*marks, (len(records), NEVER)]:
+        for row, mark in [*found, (len(records), NEVER)]:
             part = records.part(begin, row)
             if len(part):
                 messages += self._take(part)
-            if now != NEVER:
-                messages += self._punctuate(now)
+            if isinstance(mark, bytes):
+                messages += self._accept(records.pick([row]), mark)
+            elif mark != NEVER:
+                messages += self._punctuate(mark)
             begin = row + 1
         return messages
+
+    def _accept(self, record: Records, word: bytes) -> list[Output]:
+        """Do as an operator says of the device that is the record's key."""
+        device = self._names.find(Texts.of(record.keys))
+        at = max(int(self._clocks.closed(device)[0]), 0) if device[0] >= 0 else 0
+        try:
+            messages = self._outcomes.accept(int(device[0]), word, at)
+        except RefusedError as error:
+            self.counts["readings"] += 1  # as whatever is in rejects
+            return self._refuse(record, Rejects.of(np.array([0]), [error.fault]))
+        self._dirty.update(device.tolist())
+        return [*messages]
 
     def _punctuate(self, now: int) -> list[Output]:
         messages = []
@@ -280,14 +281,14 @@ class Partition:
         refused = self._exclude(records, decoded, judgement.refused)
         return _Believed(records, decoded.take(order), device[order], moved, refused)
 
-    def _hold(self, records: Records, decoded: Decoded, at: int) -> _Held:
+    def _hold(self, records: Records, decoded: Decoded, at: int) -> Waiting:
         """A reading by itself."""
         one, part = records.pick([int(decoded.row[at])]), int(decoded.part[at])
         if part != WHOLE:
             one = replace(one, values=[decoded.alone(at)])
-        return _Held(one, int(decoded.ts[at]), part)
+        return Waiting(one, int(decoded.ts[at]), part)
 
-    def _reread(self, waiting: Sequence[_Held]) -> tuple[Records, Decoded]:
+    def _reread(self, waiting: Sequence[Waiting]) -> tuple[Records, Decoded]:
         """The records of held readings, and what they hold: one each, read before, maybe under other limits."""
         records = join([held.records for held in waiting])
         decoded = decode(records, _UNLIMITED, self.source.parser)
@@ -318,25 +319,19 @@ class Partition:
         return [*messages, Message(self._topics.state, key, encode(state), partition=self.number)]
 
     def _remembered(self, devices: Ints) -> list[Message]:
-        clocks, states = self._clocks, []
+        clocks, levels, states = self._clocks, self._outcomes.levels, []
         times = (column.tolist() for column in (clocks.clock[devices], clocks.closed(devices), clocks.heard[devices]))
         rest = self._intake.metrics(devices), self._outcomes.trails.remember(devices)
         for number, clock, closed, heard, metrics, trail in zip(devices.tolist(), *times, *rest, strict=True):
             state = DeviceState(clock, closed, metrics, self._outcomes.alerting.watched.get(number))
-            state.held = self._frozen(number)
+            state.held = self._held[number].frozen() if number in self._held else None
             state.heard = None if heard == NEVER else heard
             state.trail = trail
+            state.accepted, state.odd = levels.accepted.get(number), levels.odd.get(number)
             states.append(encode(state))
         keys = [device_key(self.scope, name) for name in self._names.pick(devices)]
         about = zip(keys, states, strict=True)
         return [Message(self._topics.state, key, state, partition=self.number) for key, state in about]
-
-    def _frozen(self, device: int) -> Held | None:
-        held = self._held.get(device)
-        if held is None:
-            return None
-        (offset, part), arrival = held.place, int(held.records.timestamps[0])
-        return Held(offset, arrival, held.records.keys[0], held.records.values[0] or b"", held.ts, part)
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.
@@ -353,7 +348,12 @@ class Partition:
             if state.trail:
                 self._outcomes.trails.recall(number, state.trail)
             if state.held:
-                self._held[number] = _Held(self._thaw(state.held), state.held.ts, state.held.part)
+                self._held[number] = Waiting.thawed(self.source.topic, self.number, state.held)
+            if state.accepted:
+                self._outcomes.levels.accepted[number] = state.accepted
+            if state.odd:
+                self._outcomes.levels.odd[number] = state.odd
+        self._dirty.update(self._outcomes.settle())
         self._intake.recall(zip(device.tolist(), (state.metrics for state in memory.devices.values()), strict=True))
         if memory.partition is None:
             return None
@@ -364,10 +364,6 @@ class Partition:
         self._lifted = then.clock
         self._then = then if then.floor < then.next_offset else None
         return then.floor
-
-    def _thaw(self, held: Held) -> Records:
-        offset, timestamp = np.array([held.offset]), np.array([held.timestamp])
-        return Records(self.source.topic, self.number, offset, timestamp, [held.key], [held.value], [()])
 
     def _relive(self, records: Records, then: PartitionState) -> Records:
         """Put back into open windows what a former life took in, and said all about; the records after it."""

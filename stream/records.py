@@ -24,6 +24,8 @@ PUNCTUATION = "tw_punctuation"
 
 It closes what its time has passed, so that a recording ends when it ends (Tucker et al. 2003).
 """
+ACCEPTANCE = "tw_accept"
+"""Header of an empty record, keyed by a device: ``stream.contracts.Acceptance`` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,13 @@ def join(parts: Sequence[Records]) -> Records:
     )
 
 
-def punctuation(records: Records) -> list[tuple[int, int]]:
-    """(row, epoch ms) of every punctuation."""
-    return [
-        (row, int(stamp))
-        for row in np.flatnonzero(Texts.of(records.values).size <= 0).tolist()
-        for name, stamp in records.headers[row] or ()
-        if name == PUNCTUATION and stamp and stamp.isdigit() and len(stamp) <= _DIGITS
-    ]
+def marks(records: Records) -> list[tuple[int, int | bytes]]:
+    """Every record that is no reading, by row: the time of a punctuation, epoch ms, or the JSON of an acceptance."""
+    found: list[tuple[int, int | bytes]] = []
+    for row in np.flatnonzero(Texts.of(records.values).size <= 0).tolist():
+        for name, value in records.headers[row] or ():
+            if name == PUNCTUATION and value and value.isdigit() and len(value) <= _DIGITS:
+                found.append((row, int(value)))
+            elif name == ACCEPTANCE and value:
+                found.append((row, value))
+    return found

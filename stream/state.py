@@ -9,6 +9,8 @@ import msgspec
 
 from scorers.follow import Trail
 from stream.alert import Watch
+from stream.contracts import Accepted
+from stream.levels import Odd
 from stream.rejects import WHOLE
 
 
@@ -38,6 +40,10 @@ class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
     """The partition's clock when the device was last heard."""
     trail: Trail | None = None
     """How far its healthy windows went of late."""
+    accepted: Accepted | None = None
+    """Shifts of its levels that are typical."""
+    odd: Odd | None = None
+    """Where its windows lie since they are odd."""
 
 
 class PartitionState(msgspec.Struct):

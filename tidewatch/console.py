@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stream.contracts import Alert
+from stream.contracts import Accepted, Alert
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -116,11 +116,19 @@ def alert_line(alert: Alert) -> str:
     colour = COLOURS[alert.state]
     causes = alert.contributors[:2] if alert.state == "firing" else []
     why = ", ".join(f"{c.feature} {_number(c.actual)} (typically {c.typical:.4g})" for c in causes)
+    if alert.accepted:
+        why = f"accepted: {shifts(alert.accepted)}"
     kind = "" if alert.behaviour is None else f"{alert.behaviour} {alert.metric or ''}".strip()
     head = (
         f"{utc(alert.at)}  [{colour}]{alert.state:<8}[/] {escape(plain(alert.device_id)):<20} score {alert.score:5.1f}"
     )
     return "  ".join((head, *(escape(plain(part)) for part in (kind, why) if part)))
+
+
+def shifts(accepted: Accepted) -> str:
+    """What is accepted of a device, for a person."""
+    told = (f"{name} {level.now:.4g} (before {level.before:.4g})" for name, level in accepted.levels.items())
+    return plain(", ".join(told) + (f"; {accepted.note}" if accepted.note else ""))
 
 
 def _number(value: float | None) -> str:

@@ -39,6 +39,7 @@ READINGS = (
     [reading("a", 1, x=1, y=2), reading("a", 13, y=None), NOTHING, b"", b"junk", reading("b", 90_000), reading("b", 2)],
     [b'{"TS":"2023-11-14T22:13:20Z","Device":1,"Sensor":5,"Value":1.2}', reading("a", 1), b"[" * 50],
     [reading("a", 1), MARK + str(NOW + 30_000).encode(), reading("a", 2), reading("a", 40)],
+    [reading("key", 1), MARK + b'{"levels":{"x":2.5},"note":"n"}', reading("key", 20), MARK + b'{"revoke":true}'],
 )
 SESSIONS = (
     [session(1), session(2, TotalLoad=None), session(90_000)],

@@ -18,7 +18,7 @@ from stream.encode import reject_messages
 from stream.message import Message, singly
 from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
-from stream.records import PUNCTUATION, Headers, Records, punctuation
+from stream.records import ACCEPTANCE, PUNCTUATION, Headers, Records, marks
 from stream.sessions import SESSIONS
 from stream.state import recall
 from stream.window import WindowSpec
@@ -26,7 +26,7 @@ from stream.window import WindowSpec
 SEPARATOR = b"\x1e"
 NOTHING = b"\x00"
 MARK = b"\x01"
-"""Begins a punctuation: a record without a value, with the rest in its header."""
+"""Begins a punctuation, or with a brace an acceptance: a record without a value, with the rest in its header."""
 MOST = 64
 """Records looked at; more would only cost time."""
 NOW = 1_700_000_000_000
@@ -50,7 +50,8 @@ def records(values: Sequence[Bytes], topic: str = TOPICS.readings, arrivals: Seq
     count = len(values)
     marked = [value is not None and value.startswith(MARK) for value in values]
     headers: list[Headers] = [
-        [(PUNCTUATION, value[1:] or None)] if mark and value else () for mark, value in zip(marked, values, strict=True)
+        [(ACCEPTANCE if value[1:2] == b"{" else PUNCTUATION, value[1:] or None)] if mark and value else ()
+        for mark, value in zip(marked, values, strict=True)
     ]
     stamps = np.array([arrivals[row % len(arrivals)] for row in range(count)], np.int64)
     plain = [b"" if mark else value for mark, value in zip(marked, values, strict=True)]
@@ -129,7 +130,7 @@ def life(data: bytes, *, source: Source) -> None:
             msgspec.json.decode(message.value, type=Alert)
 
     assert sum(score.count for score in scores) + rejects == core.counts["readings"]
-    assert core.counts["readings"] >= len(log) - len(punctuation(log))
+    assert core.counts["readings"] >= len(log) - len(marks(log))
     assert in_order(disturbed(log, source, steps)) == in_order(whole)
 
 

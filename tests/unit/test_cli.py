@@ -21,7 +21,7 @@ from tidewatch.stack import embedded_broker
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
 COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects", "rejects list"]
-COMMANDS += ["rejects show", "rejects replay", "lag"]
+COMMANDS += ["rejects show", "rejects replay", "lag", "accept"]
 COMMANDS += ["models", *(f"models {word}" for word in ("list", "show", "compare", "promote", "rollback", "delete"))]
 COMMANDS += ["schedule", *(f"schedule {word}" for word in ("run", "list", "now", "history", "logs"))]
 
@@ -128,6 +128,10 @@ def test_wrong_usage_is_explained_and_ends_with_2(words: str) -> None:
         ("replay pump.csv --from soon", "--from 'soon'"),
         ("replay pump.csv --to later", "--to 'later'"),
         ("train --since soon", "--since 'soon'"),
+        ("accept", "--list"),
+        ("accept pump-1 --revoke --note sorry", "--revoke"),
+        ("accept pump-1 --since soon", "--since 'soon'"),
+        (f"accept pump-1 --note {'x' * 1001}", "--note"),
         ("rejects list --reason dull", "choose from empty, too_large"),
         ("rejects list --topic device.scores", "choose from sensor.readings, server.sessions"),
         ("rejects list --since soon", "--since 'soon'"),

@@ -17,11 +17,12 @@ from jsonschema import Draft202012Validator
 
 from producers.sessions import COLUMNS
 from stream.app import sources
-from stream.contracts import Alert, Fault, Reason, Receipt, Score, Topics
+from stream.contracts import Acceptance, Alert, Fault, Reason, Receipt, Score, Topics
 from stream.encode import alert_message, receipt_message
+from stream.levels import acceptance
 from stream.message import Message, singly
 from stream.partition import Partition, StreamSpec
-from stream.records import PUNCTUATION, Headers, Records, punctuation
+from stream.records import PUNCTUATION, Headers, Records, marks
 from stream.state import DeviceState, PartitionState
 from tidewatch.cli import app
 
@@ -37,7 +38,7 @@ STRUCTS: dict[str, Any] = {
     "deviceState": DeviceState,
     "partitionState": PartitionState,
 }
-_, SCHEMAS = msgspec.json.schema_components(list(STRUCTS.values()))
+_, SCHEMAS = msgspec.json.schema_components([*STRUCTS.values(), Acceptance])
 INPUTS = [("reading", 0), ("narrowReading", 0), ("session", 1)]
 
 
@@ -147,7 +148,18 @@ def test_the_example_of_a_punctuation_is_one() -> None:
     headers = [(name, value.encode()) for name, value in examples("punctuation")[0]["headers"].items()]
     records = Records(TOPICS.readings, 0, np.array([0]), np.array([NOW]), [None], [None], [headers])
 
-    assert punctuation(records) == [(0, 1_700_000_060_000)]
+    assert marks(records) == [(0, 1_700_000_060_000)]
+
+
+def test_the_examples_of_an_acceptance_are_that() -> None:
+    for example in examples("acceptance"):
+        headers = [(name, value.encode()) for name, value in example["headers"].items()]
+        records = Records(TOPICS.readings, 0, np.array([0]), np.array([NOW]), [b"pump-0007"], [None], [headers])
+        ((_, word),) = marks(records)
+
+        assert isinstance(word, bytes)
+        assert acceptance(word) != Acceptance()
+        assert errors(asyncapi()["components"]["schemas"]["Acceptance"], json.loads(word)) == []
 
 
 @pytest.mark.parametrize("message", sorted(STRUCTS))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scorers.behaviour import Behaviour, Course, Evidence
 from stream.alert import Watch
 from stream.app import sources
-from stream.contracts import Topics
+from stream.contracts import Accepted, Level, Topics
+from stream.levels import Odd
 from stream.message import Message
 from stream.partition import Partition, StreamSpec
 from stream.records import Records
@@ -27,7 +28,14 @@ WATCHES = st.builds(
     st.dictionaries(st.text(), EVIDENCE, max_size=3), st.none() | st.sampled_from(Behaviour), st.none() | st.text(),
 )  # fmt: skip
 HELD = st.builds(Held, INT64, INT64, st.none() | st.binary(max_size=9), st.binary(max_size=99), INT64)
-DEVICES = st.builds(DeviceState, INT64, INT64, st.lists(st.text()), st.none() | WATCHES, st.none() | HELD)
+NUMBERS = st.floats(-1e100, 1e100)
+LEVELS = st.dictionaries(st.text(max_size=9), st.builds(Level, NUMBERS, NUMBERS), max_size=3)
+ACCEPTED = st.builds(Accepted, LEVELS, INT64, st.none() | st.text(max_size=9))
+ODD = st.builds(Odd, INT64, st.dictionaries(st.text(max_size=9), st.tuples(INT64, NUMBERS), max_size=3))
+DEVICES = st.builds(
+    DeviceState, INT64, INT64, st.lists(st.text()), st.none() | WATCHES, st.none() | HELD,
+    accepted=st.none() | ACCEPTED, odd=st.none() | ODD,
+)  # fmt: skip
 WHOLE = st.builds(PartitionState, INT64, INT64, INT64, INT64, st.lists(INT64, max_size=9))
 
 
@@ -65,6 +73,13 @@ def test_any_device_name_is_its_own_key(name: str) -> None:
     memory = recall("t", 0, [(device_key("t", name), encode(DeviceState(1, 2)))])
 
     assert memory == Memory(None, {name: DeviceState(1, 2)})
+
+
+def test_what_a_former_version_wrote_can_be_read() -> None:
+    old = b'{"clock":3,"closed":2,"metrics":["x"],"watch":{"recent":[1],"since":1},"trail":[9.0,3,0.1,0.2,1,0.0]}'
+    state = recall("t", 0, [(device_key("t", "a"), old)]).devices["a"]
+
+    assert (state.watch, state.accepted, state.odd) == (Watch([1], 1), None, None)
 
 
 # --- what a partition writes -------------------------------------------------------------------
