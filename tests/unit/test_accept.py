@@ -143,7 +143,7 @@ def test_where_no_worker_ever_ran_nothing_is_accepted(broker: Broker) -> None:
 
 def test_an_alert_tells_what_was_accepted_and_why() -> None:
     accepted = Accepted({"load": Level(1.5, 2.25)}, START, "[bold]more[/]\x1b users")
-    alert = Alert("s/a/1", "a", "s", "resolved", START, START, 99.0, 8.0, [], "v1", accepted)
+    alert = Alert("s/a/1", "a", "s", "resolved", START, START, 99.0, 8.0, [], "v1", accepted=accepted)
 
     assert alert_line(alert).endswith(r"accepted: load 2.25 (before 1.5); \[bold]more\[/]\x1b users")
     assert msgspec.json.decode(msgspec.json.encode(alert), type=Alert) == alert
