@@ -14,10 +14,11 @@ from producers.columns import Columns
 from stream.decode import EARLIEST, LATEST
 from tidewatch.batch import run as batch
 from tidewatch.batch.spec import Format, Span
-from tidewatch.commands.feed import AsJson, moment
+from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress
 from tidewatch.jobs import Cancelled, Jobs, State, Status
 from tidewatch.settings import InForce
+from tidewatch.spans import moment
 from tidewatch.wiring import until_signalled
 
 SHOWN = 20
