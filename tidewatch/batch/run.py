@@ -47,11 +47,11 @@ class Request:
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
         """What a job of this request is asked for, as it is kept; whoever takes it up must ask for the same."""
-        span, columns = self.span, self.columns
+        span, columns, fleet = self.span, self.columns, self.fleet or settings.worker.fleet
         return {
-            "in": self.source,
-            "out": self.target,
-            "fleet": str(self.fleet or settings.worker.fleet),
+            "in": str(Place.of(self.source)),
+            "out": str(Place.of(self.target)),
+            "fleet": NONE if str(fleet) == NONE else str(fleet.absolute()),
             "devices": list(self.devices),
             "since": span.since,
             "until": span.until,
