@@ -148,7 +148,13 @@ def convert(table: pa.Table, columns: Columns, metrics: Sequence[str], tally: Ta
 
     A null metric is simply absent. An infinite one, or text in place of a number, is left out and tallied.
     """
-    count = len(table)
+    return sift(table, columns, metrics, tally)[0]
+
+
+def sift(
+    table: pa.Table, columns: Columns, metrics: Sequence[str], tally: Tally
+) -> tuple[Rows, dict[Reason, NDArray[np.bool_]]]:
+    """As :func:`convert`, and which rows were left out, a mask ``(n,)`` for each reason."""
     ts, dated = stamps(table[columns.ts], columns)
     device, known = _devices(table, columns)
     values = _narrow(table, columns, metrics, tally) if columns.narrow else _wide(table, columns, metrics, tally)
@@ -156,10 +162,14 @@ def convert(table: pa.Table, columns: Columns, metrics: Sequence[str], tally: Ta
     tally.blank(Reason.NOT_FINITE, int(infinite.sum()))
     values[infinite] = np.nan
     filled = ~np.isnan(values).all(axis=1)
-    tally.drop(Reason.BAD_TIMESTAMP, int(count - dated.sum()))
-    tally.drop(Reason.MISSING_FIELD, int((dated & ~known).sum()))
-    tally.drop(Reason.NO_VALUES, int((dated & known & ~filled).sum()))
-    return Rows(ts, device, values).take(dated & known & filled)
+    unfit = {
+        Reason.BAD_TIMESTAMP: ~dated,
+        Reason.MISSING_FIELD: dated & ~known,
+        Reason.NO_VALUES: dated & known & ~filled,
+    }
+    for reason, rows in unfit.items():
+        tally.drop(reason, int(rows.sum()))
+    return Rows(ts, device, values).take(dated & known & filled), unfit
 
 
 def stamps(column: pa.ChunkedArray, columns: Columns) -> tuple[Ints, NDArray[np.bool_]]:

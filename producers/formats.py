@@ -31,6 +31,14 @@ class Tally:
 
     rows: Counter[Reason] = field(default_factory=Counter)
     cells: Counter[Reason] = field(default_factory=Counter)
+    keep: Callable[[bytes], None] | None = None
+    """Is given the original of each row that cannot be taken apart."""
+
+    def malformed(self, original: bytes) -> None:
+        """Note a row that cannot be taken apart."""
+        self.drop(Reason.MALFORMED, 1)
+        if self.keep is not None:
+            self.keep(original)
 
     def drop(self, reason: Reason, count: int) -> None:
         """Note ``count`` rows that are left out."""
@@ -141,8 +149,8 @@ def _csv_chunks(path: Path, columns: Sequence[str], rows: int, tally: Tally) -> 
     names, delimiter = _csv_header(path)
     require(path, columns, names)
 
-    def skip(_: Any) -> str:
-        tally.drop(Reason.MALFORMED, 1)
+    def skip(row: Any) -> str:
+        tally.malformed(row.text.encode())
         return "skip"
 
     options = {
@@ -187,7 +195,8 @@ def _json_record(decode: Callable[[bytes], Any], line: bytes, tally: Tally) -> M
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        tally.drop(Reason.MALFORMED, int(bool(line.strip())))
+        if line.strip():
+            tally.malformed(line)
         return None
     nested = record.get(VALUES)
     return {**{key: record[key] for key in record if key != VALUES}, **nested} if isinstance(nested, dict) else record

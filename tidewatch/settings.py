@@ -329,6 +329,31 @@ class Models(_Group):
     follow_s: Seconds = Field(default=10.0, description="How often they look.")
 
 
+class Jobs(_Group):
+    """Long work with a name: `tidewatch score`, and what `tidewatch jobs` shows."""
+
+    folder: Folder = Field(
+        default=Path("var/jobs"), description="Where jobs keep status, log and what a later run goes on with."
+    )
+
+
+class Batch(_Group):
+    """Scoring recordings in batch."""
+
+    shards: int = Field(
+        default=16, ge=1, le=10_000, description="Devices are cut into so many tasks; more take less memory each."
+    )
+    memory_mb: int = Field(
+        default=512, ge=16, description="Megabytes that each process may keep for sorting; beyond it the disk is used."
+    )
+    s3_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/@]+)?$",
+        description="Address of an S3 server that is not Amazon's, such as `http://localhost:9000`; "
+        "also AWS_ENDPOINT_URL. Keys are taken from the environment alone.",
+    )
+
+
 class Settings(_Group):
     """Everything that can be set, in groups."""
 
@@ -345,6 +370,8 @@ class Settings(_Group):
     models: Models = Models()
     scheduler: Scheduler = Scheduler()
     schedule: Schedule = Schedule()
+    jobs: Jobs = Jobs()
+    batch: Batch = Batch()
 
 
 @dataclass(frozen=True, slots=True)

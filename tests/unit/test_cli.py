@@ -21,9 +21,10 @@ from tidewatch.stack import embedded_broker
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
 COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects", "rejects list"]
-COMMANDS += ["rejects show", "rejects replay", "lag", "accept"]
+COMMANDS += ["rejects show", "rejects replay", "lag", "accept", "score"]
 COMMANDS += ["models", *(f"models {word}" for word in ("list", "show", "compare", "promote", "rollback", "delete"))]
 COMMANDS += ["schedule", *(f"schedule {word}" for word in ("run", "list", "now", "history", "logs"))]
+COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]
 
 
 @pytest.fixture(autouse=True)
