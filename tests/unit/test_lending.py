@@ -45,9 +45,9 @@ def recorded(folder: Path, windows: dict[str, int]) -> None:
 
 def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> Any:
     """What the whole program says."""
-    monkeypatch.chdir(folder)
+    alone = ["--set", "models.registry=", "--set", f"models.folder={folder / 'models'}"]
     place = ["--statistics", str(folder), "--fleet", str(folder / "fleet")]
-    monkeypatch.setattr(sys, "argv", ["tidewatch", *options, "train", *place, "--workers", "1", "--json"])
+    monkeypatch.setattr(sys, "argv", ["tidewatch", *alone, *options, "train", *place, "--workers", "1", "--json"])
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
