@@ -13,6 +13,7 @@ import typer
 from bench import alarms as alarmed
 from bench import behaviours as named
 from bench import charts, guard, report
+from bench import cold as started
 from bench import curves as scaling
 from bench import devices as many
 from bench import formats as wire
@@ -163,6 +164,20 @@ def behaviours(
     """Which behaviour alerts name, beside the faults of a simulated fleet; no Kafka."""
     result = named.run(devices, seed)
     named.show(result)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def cold(
+    *,
+    new: Annotated[int, typer.Option(min=1, help="How many new devices of each of five types.")] = 40,
+    seed: Annotated[int, typer.Option(help="Decides devices and faults.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """What models of few windows and models of types promise of new devices, and what comes of it; no Kafka."""
+    result = started.run(started.Case(new, seed))
+    started.show(result)
     if as_json:
         emit(result)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorers.metrics import runs
-from scorers.statistics import Floats
+from scorers.statistics import Floats, Ints
 
 TAIL = 0.1
 """Share of the held-out distances taken as the tail."""
@@ -17,6 +18,14 @@ PARTS, BEGUN = 7, 3
 """Of a device's windows, and how many of these a model needs to be tried on the next."""
 FEWEST = 15
 """Exceedances below which the tail reaches further into the body (at most a quarter of it)."""
+
+
+class Limit(NamedTuple):
+    """How far is too far, and how sure that is."""
+
+    distance: float
+    ample: float
+    """What it would be if as many windows as one likes had the same tail; at most ``distance``."""
 
 
 def blocks(rows: int, folds: int, gap: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -43,7 +52,7 @@ def ahead(rows: int, gap: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.in
         yield np.arange(max(first - gap, 1)), np.arange(first, last)
 
 
-def alert_limit(distances: Floats, expected: float, k: int, n: int) -> float:
+def alert_limit(distances: Floats, expected: float, k: int, n: int, owner: Ints | None = None) -> Limit:
     """The distance beyond which ``k`` of ``n`` healthy windows in a row lie ``expected`` times in as many windows.
 
     Windows that alert together are one alert, so the peaks of such runs are what the tail is fitted to, as in
@@ -54,23 +63,26 @@ def alert_limit(distances: Floats, expected: float, k: int, n: int) -> float:
         expected: alerts asked for, positive.
         k: so many windows ...
         n: ... of so many are an alert.
+        owner: whose each is, as in :func:`limit`.
     """
     before = np.concatenate([np.zeros(n - 1), distances])
     lasting = np.sort(np.lib.stride_tricks.sliding_window_view(before, n), axis=1)[:, n - k]
     wanted = max(FEWEST, 2 * expected)
-    base, peaks = lasting.max(), np.zeros(0)
+    base, peaks, begun = lasting.max(), np.zeros(0), np.zeros(0, np.intp)
     for share in TAILS:
         base = np.quantile(lasting, 1 - share)
-        peaks = np.array([lasting[first:last].max() for first, last in runs(lasting > base)])
+        above = runs(lasting > base)
+        begun = np.array([first for first, _ in above], np.intp)
+        peaks = np.array([lasting[first:last].max() for first, last in above])
         if len(peaks) >= wanted:
             break
     if len(peaks) <= expected:
-        return float(base)
-    excess = (peaks - base).mean()
-    return float(base + len(peaks) * excess * ((expected / len(peaks)) ** (-1 / len(peaks)) - 1))
+        return Limit(float(base), float(base))
+    sure = len(peaks) if owner is None else len(np.unique(owner[begun]))
+    return _beyond(float(base), float((peaks - base).mean()), expected / len(peaks), sure)
 
 
-def limit(distances: Floats, rate: float) -> float:
+def limit(distances: Floats, rate: float, owner: Ints | None = None) -> Limit:
     """The distance that a healthy window exceeds with probability ``rate``.
 
     Peaks over a high threshold, with an exponential tail (Siffer et al. 2017 with shape 0), in its
@@ -80,12 +92,21 @@ def limit(distances: Floats, rate: float) -> float:
     Args:
         distances: shape (n,), held-out, in any order.
         rate: false alarms per window asked for, in (0, 1).
+        owner: shape (n,), the number of the device each is of, where they are of several: windows of one device are
+            far together, so that N counts the devices among the exceedances.
     """
     ordered = np.sort(distances)
     peaks = int(max(TAIL * len(ordered), min(FEWEST, len(ordered) / 4), 1))
     base = ordered[-peaks - 1]
     beyond = rate * len(ordered) / peaks
     if beyond >= 1:
-        return float(np.quantile(ordered, 1 - rate))
-    excess = (ordered[-peaks:] - base).mean()
-    return float(base + peaks * excess * (beyond ** (-1 / peaks) - 1))
+        within = float(np.quantile(ordered, 1 - rate))
+        return Limit(within, within)
+    sure = peaks if owner is None else len(np.unique(owner[distances > base]))
+    return _beyond(float(base), float((ordered[-peaks:] - base).mean()), beyond, sure)
+
+
+def _beyond(base: float, excess: float, share: float, sure: int) -> Limit:
+    """Where an exponential tail of that mean is exceeded by that share, known from ``sure`` exceedances."""
+    count = max(sure, 1)
+    return Limit(base + count * excess * (share ** (-1 / count) - 1), base - excess * np.log(share))

@@ -1,6 +1,6 @@
 """Windows of one device in, its calibrated model out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -9,25 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import calibration
+from scorers.calibration import Limit
 from scorers.errors import ModelError, hold
-from scorers.features import KINDS, MAX, MEAN, MIN, STD, features, transform
+from scorers.features import KINDS, MEAN, features, transform
+from scorers.floors import floors_of
 from scorers.model import DEEPEST, DeviceModel, Kernel, Space
 from scorers.statistics import Floats, Ints, Statistics
 
-CONSTANT = 1e-9
-"""Spread, relative to the level, below which a metric counts as constant."""
-VISIBLE = 1e-3
-"""One standard deviation of a constant metric, relative to its level (absolute at level 0)."""
-RELATIVE = 0.05
-"""Floor under a scale, relative to the metric's own noise."""
-REST = 0.01
-"""Floor under a scale, relative to the range that the metric covered: what rests most of the time may stir a little."""
-LOGARITHMIC = 0.1
-"""Floor under the scale of ``log std`` and ``log count``: 10 %."""
 PARTIAL = 0.5
 """A window with less than this share of the usual readings is partial ..."""
 HABIT = 0.1
 """... unless this share of the windows is: then it is how the device reports."""
+FAMILIAR = 30
+"""A metric is modelled if half as many windows have it as are needed for a model, or as these, if there are."""
 
 
 MINIMAL = 0.02
@@ -114,9 +108,14 @@ class TrainSpec:
             ("k", 1 <= self.k <= self.n, "at least 1 and at most n"),
             ("folds", self.folds >= 2, "at least 2"),  # noqa: PLR2004  # said beside it
             ("gap", self.gap >= 0, "0 or more"),
-            ("min_windows", self.min_windows >= 4 * self.folds + 2 * self.gap, "at least 4 * folds + 2 * gap"),
+            ("min_windows", self.min_windows >= least_windows(self.folds, self.gap), "at least 2 * folds + 4 * gap"),
             ("max_windows", self.max_windows >= self.min_windows, "at least min_windows"),
         ))  # fmt: skip
+
+
+def least_windows(folds: int, gap: int) -> int:
+    """So few windows leave something to train on beside each block that is held out, and its gaps."""
+    return 2 * folds + 4 * gap
 
 
 def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> DeviceModel:
@@ -131,12 +130,48 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
         ModelError: too few windows, or what comes out is degenerate.
     """
     chosen, shaped, softening, floors = prepare(statistics, window_end, spec)
-    space = fit_space(shaped, softening, floors, spec)
-    whitened = space.whiten(shaped)
-    for _ in range(WIDENINGS):
+    stride = apart(len(window_end), spec)
+
+    def trial(spec: TrainSpec) -> Trial:
         far, plain = _held_out(shaped, softening, floors, spec)
-        reach = max(limit(far, spec, apart(len(window_end), spec)), least(space))
-        depth = spec.gamma / len(floors) * reach
+        return Trial(far, plain, held_limit(far, spec, stride))
+
+    space = fit_space(shaped, softening, floors, spec)
+    return settle(Learned(chosen.metrics, space, space.whiten(shaped), int(window_end.max())), spec, trial)
+
+
+class Learned(NamedTuple):
+    """What a model is made of before it has a limit."""
+
+    metrics: tuple[str, ...]
+    space: Space
+    whitened: Floats
+    """Shape (n, p): the windows to compare with."""
+    until: int
+    """End of the latest, epoch ms."""
+
+
+class Trial(NamedTuple):
+    """What models say of windows that they have not seen."""
+
+    far: Floats
+    """Kernel distances."""
+    plain: Floats
+    """Whitened distances."""
+    limit: Limit
+
+
+def settle(learned: Learned, spec: TrainSpec, trial: Callable[[TrainSpec], Trial]) -> DeviceModel:
+    """The model, its limit calibrated by ``trial`` with a kernel wide enough for it.
+
+    Raises:
+        ModelError: what comes out is degenerate.
+    """
+    space, whitened = learned.space, learned.whitened
+    for _ in range(WIDENINGS):
+        far, plain, found = trial(spec)
+        reach = max(found.distance, least(space))
+        depth = spec.gamma / whitened.shape[1] * reach
         if not depth >= DEEPEST:  # or is no number, which is refused below
             break
         spec = replace(spec, gamma=spec.gamma * WIDE / depth)
@@ -145,14 +180,15 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     kernel = fit_kernel(whitened, spec)
     refuse_degenerate(kernel, whitened, spec)
     return DeviceModel(
-        metrics=chosen.metrics,
+        metrics=learned.metrics,
         space=space,
         kernel=kernel,
         reach=reach,
         unit=max(float(np.median(plain)), 1.0),
-        windows=len(chosen),
-        until=int(window_end.max()),
+        windows=len(whitened),
+        until=learned.until,
         false_alarm_rate=float((far > reach).mean()),
+        confidence=float(np.sqrt(max(found.ample, least(space)) / reach)),
     ).checked()
 
 
@@ -175,9 +211,9 @@ def prepare(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Prepar
     Raises:
         ModelError: there are too few.
     """
-    chosen = _modelled(_complete(statistics.take(sampled(window_end, spec))), spec)
+    chosen = _modelled(complete(statistics.take(sampled(window_end, spec))), spec)
     actual = features(chosen)
-    softening, floors = _floors(actual)
+    softening, floors = floors_of(actual)
     return Prepared(chosen, transform(actual, softening), softening, floors)
 
 
@@ -220,13 +256,19 @@ def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
     center = filled.sum(axis=0) / np.maximum(heard, 1)
     off = np.where(known, filled - center, 0.0)
     scale = np.sqrt((off**2).sum(axis=0) / np.maximum(heard - 1, 1) + floors**2)
-    compared = np.arange(MEAN, len(floors), len(KINDS)) if spec.levels else np.arange(len(floors))
-    values, vectors = np.linalg.eigh(shrunk(off / scale)[np.ix_(compared, compared)])
+    return Space(softening, center, scale, whitening(shrunk(off / scale), spec))
+
+
+def whitening(correlation: Floats, spec: TrainSpec) -> Floats:
+    """The projection that whitens standardised features of that correlation, both (p, p)."""
+    width = len(correlation)
+    compared = np.arange(MEAN, width, len(KINDS)) if spec.levels else np.arange(width)
+    values, vectors = np.linalg.eigh(correlation[np.ix_(compared, compared)])
     if spec.detector is Detector.RESIDUAL:
         vectors[:, values > COMMON] = 0.0
-    projection = np.zeros((len(floors), len(floors)))
+    projection = np.zeros((width, width))
     projection[: len(compared), compared] = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
-    return Space(softening, center, scale, projection)
+    return projection
 
 
 def shrunk(z: Floats) -> Floats:
@@ -296,7 +338,7 @@ def refuse_degenerate(kernel: Kernel, whitened: Floats, spec: TrainSpec) -> None
         raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
 
 
-def _complete(statistics: Statistics) -> Statistics:
+def complete(statistics: Statistics) -> Statistics:
     """Without the partial windows that a start, a stop or a gap leaves behind."""
     total = statistics.count.sum(axis=1)
     partial = total < PARTIAL * np.median(total) if len(total) else np.zeros(0, bool)
@@ -305,44 +347,14 @@ def _complete(statistics: Statistics) -> Statistics:
 
 def _modelled(statistics: Statistics, spec: TrainSpec) -> Statistics:
     """Its known metrics in order of name, if there are windows enough."""
+    needed = max(spec.min_windows, min(FAMILIAR, len(statistics)))
     if len(statistics) < spec.min_windows:
         raise ModelError(f"{len(statistics)} windows are too few for a model; collect {spec.min_windows}.")
     present = (statistics.count > 0).sum(axis=0)
-    metrics = sorted(
-        name for name, seen in zip(statistics.metrics, present, strict=True) if 2 * seen >= spec.min_windows
-    )
+    metrics = sorted(name for name, seen in zip(statistics.metrics, present, strict=True) if 2 * seen >= needed)
     if not metrics:
-        raise ModelError(f"No metric has readings in {spec.min_windows // 2} windows; collect more of them.")
+        raise ModelError(f"No metric has readings in {needed // 2} windows; collect more of them.")
     return statistics.align(metrics)
-
-
-def _floors(actual: Floats) -> tuple[Floats, Floats]:
-    """Softening of the standard deviations, shape (m,), and the floor under each scale, shape (p,)."""
-    cube = actual.reshape(len(actual), -1, len(KINDS))
-    level = _median(np.abs(cube[..., MEAN]))
-    drift = np.nanstd(cube[..., MEAN], axis=0)
-    within = _median(cube[..., STD])
-    constant = np.where(level > 0, level, 1.0)
-    noise = np.where(within > CONSTANT * constant, within, drift)
-    still = noise <= CONSTANT * constant
-    softening = np.where(still, VISIBLE * constant, np.maximum(RELATIVE * noise, REST * _range(cube)))
-    floors = np.full(cube.shape[1:], LOGARITHMIC)
-    floors[:, MEAN] = floors[:, MIN] = floors[:, MAX] = softening
-    return softening, floors.ravel()
-
-
-def _range(cube: Floats) -> Floats:
-    """From the lowest to the highest reading of each metric, shape (m,); 0 without one."""
-    low = np.where(np.isfinite(cube[..., MIN]), cube[..., MIN], np.inf).min(axis=0)
-    high = np.where(np.isfinite(cube[..., MAX]), cube[..., MAX], -np.inf).max(axis=0)
-    return np.asarray(np.maximum(high - low, 0.0))
-
-
-def _median(values: Floats) -> Floats:
-    """Lower median of each column without its NaNs, shape (m,); 0 for a column without values."""
-    middle = np.maximum(np.isfinite(values).sum(axis=0) - 1, 0) // 2
-    ordered: Floats = np.sort(values, axis=0)  # NaNs last
-    return np.asarray(np.nan_to_num(ordered[middle, np.arange(len(middle))]))
 
 
 def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
@@ -366,6 +378,11 @@ def folds(rows: int, spec: TrainSpec) -> Iterator[tuple[NDArray[np.intp], NDArra
 
 def limit(far: Floats, spec: TrainSpec, stride: int) -> float:
     """Where healthy windows seldom lie; they are ``stride`` windows apart."""
+    return held_limit(far, spec, stride).distance
+
+
+def held_limit(far: Floats, spec: TrainSpec, stride: int) -> Limit:
+    """The same, with how sure it is."""
     if spec.alerts is None:
         return calibration.limit(far, spec.false_alarm_rate)
     # what shares its readings is odd together: of windows apart each stands for an alert

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers import naming
 from scorers.behaviour import Finding, find
 from scorers.features import features, names
 from scorers.group import Distances, Group
@@ -42,31 +43,46 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The models of all devices, grouped by the metrics they know; immutable, safe to share and to swap."""
+    """The models of all devices, grouped by the metrics they know; immutable, safe to share and to swap.
+
+    Behind those of devices are groups of models that types lend to devices without one.
+    """
 
     version: str
     groups: tuple[Group, ...] = field(repr=False)
+    rule: str = ""
+    """What tells a device's type by its id, see :mod:`scorers.naming`."""
     devices: tuple[str, ...] = field(init=False, repr=False)
     """Device of each model; a position in it is what :meth:`index` gives."""
     names: tuple[str, ...] = field(init=False, repr=False)
     """Every feature name of the fleet."""
+    types: tuple[str, ...] = field(init=False, repr=False)
+    """Type of each model that is lent."""
     _place: dict[str, int] = field(init=False, repr=False)
+    _lent: dict[str, int] = field(init=False, repr=False)
     _starts: Ints = field(init=False, repr=False)
     _columns: tuple[Ints, ...] = field(init=False, repr=False)
     _typical: tuple[Floats, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        devices = tuple(device for group in self.groups for device in group.devices)
+        devices, types = (
+            tuple(name for group in self.groups if group.lent == lent for name in group.devices)
+            for lent in (False, True)
+        )
+        ordered = tuple(sorted(self.groups, key=lambda group: group.lent))
         metrics = dict.fromkeys(metric for group in self.groups for metric in group.metrics)
         everything = names(tuple(metrics))
         column = {name: place for place, name in enumerate(everything)}
-        sizes = [len(group.devices) for group in self.groups]
+        sizes = [len(group.devices) for group in ordered]
         for name, value in (
+            ("groups", ordered),
             ("devices", devices),
             ("names", everything),
+            ("types", types),
             ("_place", {device: place for place, device in enumerate(devices)}),
-            ("_columns", tuple(np.array([column[name] for name in names(group.metrics)]) for group in self.groups)),
-            ("_typical", tuple(group.typical() for group in self.groups)),
+            ("_lent", {name: place for place, name in enumerate(types, len(devices))}),
+            ("_columns", tuple(np.array([column[name] for name in names(group.metrics)]) for group in ordered)),
+            ("_typical", tuple(group.typical() for group in ordered)),
             ("_starts", np.cumsum([0, *sizes], dtype=np.int64)),
         ):
             object.__setattr__(self, name, value)
@@ -75,28 +91,33 @@ class Fleet:
         return len(self.devices)
 
     @classmethod
-    def of(cls, models: Mapping[str, DeviceModel], version: str) -> "Fleet":
-        """Pack models, by device id."""
-        kin: dict[tuple[str, ...], dict[str, DeviceModel]] = defaultdict(dict)
-        for device, model in models.items():
-            kin[model.metrics][device] = model
-        return cls(version, tuple(Group.of(alike) for alike in kin.values()))
+    def of(
+        cls,
+        models: Mapping[str, DeviceModel],
+        version: str,
+        types: Mapping[str, DeviceModel] | None = None,
+        rule: str = "",
+    ) -> "Fleet":
+        """Pack models by device id, and those to lend by type."""
+        return cls(version, (*_grouped(models, lent=False), *_grouped(types or {}, lent=True)), rule)
 
     @classmethod
     def union(cls, fleets: Iterable["Fleet"], version: str) -> "Fleet":
-        """The models of fleets that share no device."""
-        kin: dict[tuple[str, ...], list[Group]] = defaultdict(list)
+        """The models of fleets that share no device and no type, whose types all have one rule, if they have any."""
+        kin: dict[tuple[tuple[str, ...], bool], list[Group]] = defaultdict(list)
+        rule = ""
         for fleet in fleets:
+            rule = rule or fleet.rule
             for group in fleet.groups:
-                kin[group.metrics].append(group)
-        return cls(version, tuple(Group.union(alike) for alike in kin.values()))
+                kin[group.metrics, group.lent].append(group)
+        return cls(version, tuple(Group.union(alike) for alike in kin.values()), rule)
 
     def only(self, devices: Collection[str]) -> "Fleet":
-        """The models of some devices; those without one are passed over."""
+        """The models that some devices have of their own; those without one are passed over."""
         chosen = []
         for group in self.groups:
             rows = np.flatnonzero([device in devices for device in group.devices])
-            if len(rows):
+            if len(rows) and not group.lent:
                 chosen.append(group.take(rows))
         return Fleet(self.version, tuple(chosen))
 
@@ -106,9 +127,18 @@ class Fleet:
         return cls("none", ())
 
     def index(self, devices: Sequence[str]) -> Ints:
-        """Position of each device's model, shape (n,); -1 where it has none."""
+        """Position of each device's own model, shape (n,); -1 where it has none."""
         find = self._place.get
         return np.fromiter((find(device, -1) for device in devices), np.int64, len(devices))
+
+    def assign(self, devices: Sequence[str]) -> Ints:
+        """Position of each device's own model, or else of its type's, shape (n,); -1 where it has neither."""
+        found = self.index(devices)
+        new = np.flatnonzero(found < 0)
+        if self._lent and len(new):
+            types = naming.types([devices[at] for at in new.tolist()], self.rule)
+            found[new] = [self._lent.get(name or "", -1) for name in types]
+        return found
 
     def until(self, device: str) -> int:
         """End of the last window that a device's model was trained on, epoch ms; 0 without a model."""
@@ -127,8 +157,9 @@ class Fleet:
         """Verdicts of ``n`` windows by the trained limits.
 
         Args:
-            model: shape (n,), from :meth:`index`; -1 gives no verdict.
-            statistics: the windows. Metrics a model does not know are ignored, those it misses count as absent.
+            model: shape (n,), from :meth:`assign` or :meth:`index`; -1 gives no verdict.
+            statistics: the windows. Metrics a model does not know are ignored, those it misses count as absent; where
+                it misses all, a type's model gives no verdict.
             top: contributors to report for each window.
         """
         return self.judge(self.measure(model, statistics), np.ones(len(statistics)), top=top)
@@ -143,7 +174,13 @@ class Fleet:
         for number in np.flatnonzero(np.diff(edges)).tolist():
             rows = order[edges[number] : edges[number + 1]]
             group, own = self.groups[number], model[rows] - self._starts[number]
-            actual = features(statistics.take(rows).align(group.metrics))
+            windows = statistics.take(rows).align(group.metrics)
+            if group.lent:
+                heard = np.flatnonzero((windows.count > 0).any(axis=1))
+                rows, own, windows = rows[heard], own[heard], windows.take(heard)
+                if not len(rows):
+                    continue
+            actual = features(windows)
             distances = group.measure(own, group.standardise(own, actual))
             measured.distance[rows], measured.reach[rows] = distances.kernel, group.reach[own]
             measured.until[rows] = group.until[own]
@@ -175,6 +212,8 @@ class Fleet:
         group = self.groups[number]
         reach, gamma = group.reach[model] * share, group.gamma[model]
         verdicts.scored[rows] = True
+        verdicts.lent[rows] = group.lent
+        verdicts.confidence[rows] = group.confidence[model]
         verdicts.anomaly[rows] = distances.kernel > reach
         verdicts.score[rows] = score(distances.kernel, reach)
         verdicts.severity[rows] = distances.whitened / group.unit[model]
@@ -187,6 +226,14 @@ class Fleet:
         verdicts.share[wide] = share
         verdicts.actual[wide] = np.take_along_axis(actual, feature, axis=1)
         verdicts.typical[wide] = self._typical[number][model[:, None], feature]
+
+
+def _grouped(models: Mapping[str, DeviceModel], *, lent: bool) -> list[Group]:
+    """Models that know the same metrics side by side."""
+    kin: dict[tuple[str, ...], dict[str, DeviceModel]] = defaultdict(dict)
+    for name, model in models.items():
+        kin[model.metrics][name] = model
+    return [Group.of(alike, lent=lent) for alike in kin.values()]
 
 
 def _largest(parts: Floats, top: int) -> tuple[NDArray[np.intp], Floats]:

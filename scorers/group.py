@@ -35,6 +35,7 @@ class Group:
 
     metrics: tuple[str, ...]
     devices: tuple[str, ...]
+    """Or types."""
     softening: Floats
     """Shape (d, m)."""
     center: Floats
@@ -57,10 +58,14 @@ class Group:
     windows: Ints
     until: Ints
     false_alarm_rate: Floats
+    confidence: Floats
+    """NaN where the file they come from did not tell."""
+    lent: bool = False
+    """Whether they are models of types, for devices that have none."""
 
     @classmethod
-    def of(cls, models: Mapping[str, DeviceModel]) -> "Group":
-        """Pack models that share their metrics."""
+    def of(cls, models: Mapping[str, DeviceModel], *, lent: bool = False) -> "Group":
+        """Pack models that share their metrics, by device or by type."""
         parts = list(models.values())
         width = parts[0].space.center.size
         columns = {
@@ -76,6 +81,8 @@ class Group:
             "windows": np.array([part.windows for part in parts], np.int64),
             "until": np.array([part.until for part in parts], np.int64),
             "false_alarm_rate": np.array([part.false_alarm_rate for part in parts]),
+            "confidence": np.array([part.confidence for part in parts]),
+            "lent": lent,
         }
         sizes = np.array([width + part.kernel.coefs.size for part in parts])
         rows = [(_stack(part), _bias(part)) for part in parts]
@@ -83,8 +90,9 @@ class Group:
 
     @classmethod
     def union(cls, parts: Sequence["Group"]) -> "Group":
-        """The models of groups over the same metrics, one after the other."""
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        """The models of groups over the same metrics, all of devices or all of types, one after the other."""
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        columns["lent"] = parts[0].lent
         devices = tuple(device for part in parts for device in part.devices)
         sizes = np.concatenate([np.diff(part.indptr) for part in parts])
         rows = [(part.stack[: part.indptr[-1]], part.bias[: part.indptr[-1]]) for part in parts]
@@ -92,7 +100,7 @@ class Group:
 
     def take(self, models: Rows) -> "Group":
         """Some of its models, at least one, in that order."""
-        columns = {name: getattr(self, name)[models] for name in _COLUMNS}
+        columns = {name: getattr(self, name)[models] for name in _COLUMNS} | {"lent": self.lent}
         devices = tuple(self.devices[model] for model in models)
         own = [slice(*self.indptr[model : model + 2]) for model in models]
         rows = [(self.stack[of], self.bias[of]) for of in own]
@@ -166,7 +174,7 @@ def _reconstruct(model: Rows, z: Floats, indptr: Ints, stack: Floats, result: Fl
 
 
 _COLUMNS = tuple(
-    field.name for field in fields(Group) if field.name not in {"metrics", "devices", "indptr", "stack", "bias"}
+    field.name for field in fields(Group) if field.name not in {"metrics", "devices", "indptr", "stack", "bias", "lent"}
 )
 """What has one row a model."""
 

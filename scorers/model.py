@@ -90,6 +90,9 @@ class DeviceModel:
     """End of the latest of them, epoch ms."""
     false_alarm_rate: float
     """Share of held-out windows beyond ``reach``."""
+    confidence: float = 1.0
+    """How far out the limit would lie, as a share of how far out it does, if windows without number had the same tail;
+    roots of distances, in (0, 1]."""
 
     @property
     def threshold(self) -> float:

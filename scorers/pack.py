@@ -16,12 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from scorers import naming
 from scorers.errors import FleetFileError
 from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
 
-FORMAT = 3
+FORMAT = 4
+OLDEST = 3
+"""Without models to lend, and without confidence."""
 MANIFEST = b"tidewatch.fleet"
 MAGIC = b"\nsha256:"
 TRAILER = len(MAGIC) + 64
@@ -42,12 +45,13 @@ SHAPES = {
     "windows": ("models",),
     "until": ("models",),
     "false_alarm_rate": ("models",),
+    "confidence": ("models",),
 }
 """Every array of a group."""
 INTEGERS = {"indptr", "nearest", "windows", "until"}
 
 SCHEMA = pa.schema(
-    [("metrics", pa.list_(pa.string())), ("devices", pa.large_list(pa.string()))]
+    [("metrics", pa.list_(pa.string())), ("devices", pa.large_list(pa.string())), ("lent", pa.bool_())]
     + [(name, pa.large_list(pa.int64() if name in INTEGERS else pa.float64())) for name in SHAPES]
 )
 
@@ -68,6 +72,8 @@ def save(fleet: Fleet, path: Path, created: int) -> None:
         "version": fleet.version,
         "created": created,
         "models": len(fleet),
+        "types": len(fleet.types),
+        "rule": fleet.rule,
         "features": DEFINITION,
     }
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -122,7 +128,7 @@ def load(path: Path) -> Fleet:
             groups = tuple(_group(batch) for batch in reader)
     except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
         raise FleetFileError(f"The fleet file {path} does not hold a fleet ({error}); train it again.") from error
-    return Fleet(facts["version"], groups)
+    return Fleet(facts["version"], groups, facts.get("rule", ""))
 
 
 def fingerprint(path: Path) -> str | None:
@@ -175,16 +181,19 @@ def _accept(path: Path, facts: dict[str, Any]) -> None:
         raise FleetFileError(
             f"The fleet file {path} has format {facts['format']}, newer than {FORMAT}; upgrade Tidewatch to read it."
         )
-    if facts["format"] < FORMAT:
+    if facts["format"] < OLDEST:
         raise FleetFileError(
-            f"The fleet file {path} has format {facts['format']}, older than {FORMAT}; train it again."
+            f"The fleet file {path} has format {facts['format']}, older than {OLDEST}; train it again."
         )
     if facts["features"] != DEFINITION:
         raise FleetFileError(f"The fleet file {path} was trained on other features; train it again.")
+    if why := naming.flaw(facts.get("rule", "")):
+        raise FleetFileError(f"The fleet file {path} has a rule of types that {why}; train it again.")
 
 
 def _row(group: Group, schema: pa.Schema) -> pa.RecordBatch:
     names = [pa.array([list(getattr(group, name))], schema.field(name).type) for name in ("metrics", "devices")]
+    names.append(pa.array([group.lent]))
     return pa.RecordBatch.from_arrays(names + [_packed(getattr(group, name)) for name in SHAPES], schema=schema)
 
 
@@ -201,12 +210,14 @@ def _group(batch: pa.RecordBatch) -> Group:
     """
     batch.validate(full=True)
     metrics, devices = (tuple(batch.column(name)[0].as_py()) for name in ("metrics", "devices"))
-    flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in SHAPES}
+    names = batch.schema.names
+    flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in SHAPES if name in names}
+    flat.setdefault("confidence", np.full(len(devices), np.nan))
+    lent = "lent" in names and batch.column("lent")[0].as_py()
     sizes = {"metrics": len(metrics), "features": len(KINDS) * len(metrics), "models": len(devices)}
     sizes |= {"models + 1": len(devices) + 1, "rows": len(flat["bias"])}
-    group = Group(
-        metrics, devices, **{name: flat[name].reshape([sizes[side] for side in SHAPES[name]]) for name in SHAPES}
-    )
+    arrays = {name: flat[name].reshape([sizes[side] for side in SHAPES[name]]) for name in SHAPES}
+    group = Group(metrics, devices, **arrays, lent=lent)
     lengths = np.diff(group.indptr)
     inside = group.indptr[0] == 0 and group.indptr[-1] + lengths.max(initial=0) <= sizes["rows"]
     if not devices or not inside or lengths.min() <= sizes["features"]:

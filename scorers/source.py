@@ -54,10 +54,10 @@ def extent(source: Path | ds.Dataset, period: Period) -> Extent:
     Raises:
         InputError: no files, or files that are not statistics.
     """
-    with _database(source) as (database, origin, params):
+    with opened(source) as (database, origin, params):
         moment = "epoch_ms(window_end)"
         wanted = f"count(DISTINCT device_id), count(*), min({moment}), max({moment})"
-        found = database.execute(f"SELECT {wanted} {_chosen(origin, period)}", params).fetchall()
+        found = database.execute(f"SELECT {wanted} {chosen_of(origin, period)}", params).fetchall()
     return Extent(*found[0])
 
 
@@ -76,24 +76,24 @@ def tables(
     Raises:
         InputError: no files, or files that are not statistics; also while tables are taken.
     """
-    with _database(source) as (database, origin, params):
+    with opened(source) as (database, origin, params):
         for name, some in (("done", done), ("wanted", only or ())):
             database.register(name, pa.table({"device": pa.array(list(some), pa.string())}))
-        chosen = _chosen(origin, period) + " AND device_id NOT IN (FROM done)"
+        chosen = chosen_of(origin, period) + " AND device_id NOT IN (FROM done)"
         chosen += "" if only is None else " AND device_id IN (FROM wanted)"
         counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
         columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
         rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
-        yield counted[0][0], _whole(rows.to_arrow_reader(TASK_ROWS))
+        yield counted[0][0], whole(rows.to_arrow_reader(TASK_ROWS), "device_id")
 
 
-_Database = tuple[duckdb.DuckDBPyConnection, str, dict[str, Any]]
+Opened = tuple[duckdb.DuckDBPyConnection, str, dict[str, Any]]
 """A connection, what to read from, and the parameters that needs."""
 
 
 @contextmanager
-def _database(source: Path | ds.Dataset) -> Iterator[_Database]:
-    """DuckDB on a source, with room on disk for what does not fit into memory."""
+def opened(source: Path | ds.Dataset) -> Iterator[Opened]:
+    """DuckDB on a source, with room on disk for what does not fit into memory; errors as of :func:`tables`."""
     files = _files(source)
     if not files:
         raise InputError(
@@ -128,7 +128,8 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(("_", ".")) for part in path.parts)
 
 
-def _chosen(origin: str, period: Period) -> str:
+def chosen_of(origin: str, period: Period) -> str:
+    """SQL for the rows of a period."""
     return f"FROM {origin} WHERE {_filter(period)}"
 
 
@@ -141,25 +142,20 @@ def _filter(period: Period) -> str:
     return " AND ".join(terms)
 
 
-def _whole(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Tables that end where a device ends, from batches sorted by device."""
+def whole(batches: pa.RecordBatchReader, column: str) -> Iterator[pa.Table]:
+    """Tables that end where a device (or what else is in ``column``) ends, from batches sorted by it."""
     held: list[pa.RecordBatch] = []
     for batch in batches:
-        start = _last_device(batch)
+        start = int(pc.index(batch[column], batch[column][-1]).as_py())  # where the last one begins
         if start:
             yield pa.Table.from_batches([*held, batch.slice(0, start)])
             held = []
-        elif held and held[-1]["device_id"][-1] != batch["device_id"][0]:
+        elif held and held[-1][column][-1] != batch[column][0]:
             yield pa.Table.from_batches(held)
             held = []
         held.append(batch.slice(start))
     if held:
         yield pa.Table.from_batches(held)
-
-
-def _last_device(batch: pa.RecordBatch) -> int:
-    """The row at which the last device of a sorted batch begins."""
-    return int(pc.index(batch["device_id"], batch["device_id"][-1]).as_py())
 
 
 def windows(rows: pa.Table) -> tuple[Statistics, Ints]:
@@ -175,9 +171,9 @@ def windows(rows: pa.Table) -> tuple[Statistics, Ints]:
     return Statistics(tuple(metrics.dictionary.to_pylist()), **blocks), ends
 
 
-def devices(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Each device of a table that is sorted by device, with its rows."""
-    ends = pc.run_end_encode(table["device_id"].combine_chunks())
+def devices(table: pa.Table, column: str = "device_id") -> Iterator[tuple[str, pa.Table]]:
+    """Each device (or what else is in ``column``) of a table that is sorted by it, with its rows."""
+    ends = pc.run_end_encode(table[column].combine_chunks())
     edges = [0, *ends.run_ends.to_pylist()]
     for device, first, last in zip(ends.values.to_pylist(), edges, edges[1:], strict=False):
         yield device, table.slice(first, last - first)

@@ -99,6 +99,10 @@ class Training:
 
     models: dict[str, DeviceModel] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
+    types: dict[str, DeviceModel] = field(default_factory=dict)
+    """Models to lend, by type; see :mod:`scorers.panel`."""
+    type_results: list[Result] = field(default_factory=list)
+    """One for every type with devices enough, under its name."""
 
     def add(self, result: Result, model: DeviceModel | None) -> None:
         """Take in one device."""

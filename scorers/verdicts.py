@@ -36,6 +36,10 @@ class Verdicts:
     """Shape (n, top), in the metric's unit; NaN where the window has no such value."""
     typical: Floats
     """Shape (n, top), in the metric's unit."""
+    lent: NDArray[np.bool_]
+    """Whether the model is the type's, and not the device's own."""
+    confidence: Floats
+    """Of the model, in [0, 1]; NaN where it is not known. See :class:`scorers.model.DeviceModel`."""
 
     def __len__(self) -> int:
         return len(self.scored)
@@ -54,4 +58,6 @@ class Verdicts:
             share=np.full((rows, top), np.nan),
             actual=np.full((rows, top), np.nan),
             typical=np.full((rows, top), np.nan),
+            lent=np.zeros(rows, np.bool_),
+            confidence=np.full(rows, np.nan),
         )

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sinks.names import DATED, ours
 from sinks.replace import NOTICE, noticed
-from sinks.table import SCHEMAS
+from sinks.table import LATER, SCHEMAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,10 @@ def files(part: Part) -> tuple[list[File], list[Stray]]:
 
 
 def misfit(table: str, schema: pa.Schema) -> str | None:
-    """Why rows of ``schema`` are not rows of ``table``, None where they are."""
-    if schema.remove_metadata().equals(SCHEMAS[table].remove_metadata()):
+    """Why rows of ``schema`` are not rows of ``table``, of now or of before ``LATER``, None where they are."""
+    whole = SCHEMAS[table].remove_metadata()
+    before = pa.schema([field for field in whole if field.name not in LATER.get(table, ())])
+    if schema.remove_metadata() in (whole, before):
         return None
     return f"has not the columns of {table}"
 

@@ -95,16 +95,20 @@ class Merger:
 
     def _digest(self, files: Sequence[Path]) -> list[tuple[Any, ...]]:
         """Equal for equal rows in any order and any files."""
-        columns = ", ".join(SCHEMAS[self._table].names)
-        query = f"SELECT count(*), sum(hash(r)) FROM (SELECT {columns} {_FROM}) r"  # noqa: S608  # our own schemas
+        query = f"SELECT count(*), sum(hash(r)) FROM ({self._rows()}) r"  # noqa: S608  # our own schemas
         return self._ask(query, files)
+
+    def _rows(self) -> str:
+        """SQL for the rows of files with every column of today."""
+        self._database.register("nothing", SCHEMAS[self._table].empty_table())
+        columns = ", ".join(SCHEMAS[self._table].names)
+        return f"SELECT {columns} FROM (SELECT * {_FROM} UNION ALL BY NAME FROM nothing)"  # noqa: S608  # as above
 
     def _ask(self, query: str, files: Sequence[Path], more: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self._database.execute(query, {"files": _literal(files), **(more or {})}).fetchall()
 
     def _write(self, files: Sequence[Path], name: Callable[[int], Path], progress: Callable[[int], None]) -> list[Path]:
-        columns = ", ".join(SCHEMAS[self._table].names)
-        query = f"SELECT {columns} {_FROM} ORDER BY {', '.join(ORDER[self._table])}"
+        query = f"{self._rows()} ORDER BY {', '.join(ORDER[self._table])}"
         relation = self._database.sql(query, params={"files": _literal(files)})
         groups = _groups(relation.to_arrow_reader(BATCH_ROWS), SCHEMAS[self._table], self._spec.row_group_rows)
         written: list[Path] = []
@@ -133,7 +137,7 @@ class Merger:
         return None
 
 
-_FROM = "FROM read_parquet($files, hive_partitioning = false, filename = true)"
+_FROM = "FROM read_parquet($files, hive_partitioning = false, filename = true, union_by_name = true)"
 
 
 def _literal(files: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from stream.contracts import MetricStatistics, Score
 
 Fields = dict[str, str | bytes | int | float]
 
-VERDICT = ("decision", "score", "severity", "model_version")
+VERDICT = ("decision", "score", "severity", "model_version", "model", "confidence")
 """The fields of ``latest`` that may be absent."""
 _ALWAYS = ("source", "window_start", "window_end", "count", "state")
 

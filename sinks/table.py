@@ -34,9 +34,13 @@ PREDICTIONS = pa.schema(
         ("contributors", pa.list_(pa.field("element", CONTRIBUTOR))),
         ("model_version", pa.string()),
         *PLACE,
+        ("model", pa.string()),
+        ("confidence", pa.float64()),
     ]
 )
 """One row per device and window."""
+LATER = {"predictions": ("model", "confidence")}
+"""Columns that files from before they were written do not have; null there."""
 
 STATISTICS = pa.schema(
     [
@@ -117,7 +121,7 @@ def _window_columns(source: Source, decoded: Decoded[Score]) -> Columns:
 
 
 def _verdict_columns(scores: Sequence[Score]) -> Columns:
-    names = ("count", "state", "decision", "score", "severity", "anomaly", "model_version")
+    names = ("count", "state", "decision", "score", "severity", "anomaly", "model_version", "model", "confidence")
     columns = {name: _column(scores, PREDICTIONS.field(name)) for name in names}
     columns["contributors"] = _contributors([score.contributors for score in scores])
     return columns

@@ -93,7 +93,9 @@ class Score(msgspec.Struct, frozen=True, gc=False):
 
     ``decision`` is the one-class SVM's decision value minus its calibrated threshold (negative =
     anomaly), ``score`` 0 to 100 (50 at the threshold), ``severity`` the unbounded distance in units of
-    the typical one. All null while ``state`` is ``learning``.
+    the typical one. ``model`` says whose model judged, the device's own or its type's, and ``confidence``
+    (0 to 1, in hundredths) how near its limit is to that of a model which knew enough: what is to be found must lie
+    1 / ``confidence`` times as far out. All null while ``state`` is ``learning``.
     """
 
     device_id: str
@@ -109,6 +111,8 @@ class Score(msgspec.Struct, frozen=True, gc=False):
     anomaly: bool = False
     contributors: list[Contributor] = []
     model_version: str | None = None
+    model: Literal["own", "type"] | None = None
+    confidence: float | None = None
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):

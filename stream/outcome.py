@@ -56,7 +56,7 @@ class Outcomes:
     def meet(self) -> None:
         """Find the models of devices that have come since."""
         new = self._names.pick(range(len(self._model), len(self._names)))
-        self._model = np.append(self._model, self._fleet.index(new))
+        self._model = np.append(self._model, self._fleet.assign(new))
         self.trails.grow(len(self._names))
 
     def tell(self, closed: Closed) -> list[Output]:
@@ -77,6 +77,7 @@ class Outcomes:
             outputs += self._alert(row, closed, verdicts, findings.get(row))
         self.counts["windows"] += len(verdicts)
         self.counts["scores"] += int(verdicts.scored.sum())
+        self.counts["scores.by_type"] += int(verdicts.lent.sum())
         self.counts["anomalies"] += int(verdicts.anomaly.sum())
         return outputs
 

@@ -84,14 +84,15 @@ def _values(closed: Closed, verdicts: Verdicts, names: Texts, origin: Origin) ->
     judged = np.stack([verdicts.decision, verdicts.score, verdicts.severity], axis=1)
     parts = np.ascontiguousarray(np.stack([verdicts.share, verdicts.actual, verdicts.typical], axis=2))
     row = int(fixed.edges[-1]) + 4 * LONGEST + len(metrics.text) + len(block.metrics) * 7 * (LONGEST + fixed.longest)
-    row += verdicts.feature.shape[1] * (features.longest + 3 * (LONGEST + fixed.longest))
+    row += _ENDINGS.longest + verdicts.feature.shape[1] * (features.longest + 3 * (LONGEST + fixed.longest))
     out = np.empty(len(names) * row + _ESCAPED * int(names.size.sum()) + 1, np.uint8)
     ends = np.empty(len(names), np.int64)
     _write(
         out, ends, fixed.text, fixed.edges, metrics.text, metrics.edges, features.text, features.edges,
         np.frombuffer(names.buffer, np.uint8), names.begin, names.size, closed.start, closed.end, closed.count,
         block.count, cells, cells.view(np.uint64), verdicts.scored, verdicts.anomaly, judged, judged.view(np.uint64),
-        verdicts.feature, parts, parts.view(np.uint64), TENS,
+        verdicts.feature, parts, parts.view(np.uint64),
+        _ENDINGS.text, _ENDINGS.edges, _ending(verdicts), TENS,
     )  # fmt: skip
     return written(out, ends)
 
@@ -100,14 +101,31 @@ def _values(closed: Closed, verdicts: Verdicts, names: Texts, origin: Origin) ->
 def _between(source: str, version: str) -> _Pieces:
     """What stands between the values of a record, in the order of the numbers above."""
     encode = msgspec.json.encode
-    nothing = b'"decision":null,"score":null,"severity":null,"anomaly":false,"contributors":[],"model_version":null}'
+    nothing = (
+        b'"decision":null,"score":null,"severity":null,"anomaly":false,"contributors":[],"model_version":null,'
+        b'"model":null,"confidence":null}'
+    )
     return _Pieces([
         b'{"device_id":"', b'","source":' + encode(source) + b',"window_start":', b',"window_end":', b',"count":',
         b',"metrics":{', b'},"state":"learning",' + nothing, b'},"state":"scored","decision":', b',"score":',
         b',"severity":', b',"anomaly":false,"contributors":[', b',"anomaly":true,"contributors":[',
-        b'],"model_version":' + encode(version) + b"}", b',"mean":', b',"std":', b',"min":', b',"max":', b',"last":',
+        b'],"model_version":' + encode(version) + b",", b',"mean":', b',"std":', b',"min":', b',"max":', b',"last":',
         b',"sum":', b"}", b'{"feature":', b',"share":', b',"actual":', b',"typical":', b",", b"null",
     ])  # fmt: skip
+
+
+_GRADES = [b"%.2f" % (percent / 100) for percent in range(101)] + [b"null"]
+"""Of confidence."""
+_ENDINGS = _Pieces([
+    b'"model":"%b","confidence":%b}' % (whose, grade) for whose in (b"own", b"type") for grade in _GRADES
+])  # fmt: skip
+"""What may end a record."""
+
+
+def _ending(verdicts: Verdicts) -> Ints:
+    """The number of what ends each record: whose model, and its confidence in hundredths."""
+    grade = np.rint(np.nan_to_num(100 * verdicts.confidence, nan=len(_GRADES) - 1))
+    return np.asarray(len(_GRADES) * verdicts.lent + grade.astype(np.int64))
 
 
 @lru_cache(maxsize=1024)
@@ -126,7 +144,7 @@ def _write(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     feature_edges: Ints, names: Bytes, name: Ints, size: Ints, start: Ints, end: Ints, count: Ints,
     readings: Ints, cells: Floats, cell_bits: NDArray[np.uint64], scored: Flags, anomaly: Flags,
     judged: Floats, judged_bits: NDArray[np.uint64], which: Ints, parts: Floats, part_bits: NDArray[np.uint64],
-    tens: NDArray[np.uint64],
+    endings: Bytes, ending_edges: Ints, ending: Ints, tens: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     at = 0
     for row in range(len(name)):
@@ -168,7 +186,8 @@ def _write(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
                 at = _put(out, at, fixed, edges, _SHARE + number)
                 at = _put_value(out, at, fixed, edges, parts[row, place, number], part_bits[row, place, number], tens)
             at = _put(out, at, fixed, edges, _CLOSE)
-        at = ends[row] = _put(out, at, fixed, edges, _VERSION)
+        at = _put(out, at, fixed, edges, _VERSION)
+        at = ends[row] = _put(out, at, endings, ending_edges, ending[row])
 
 
 @compiled

@@ -265,7 +265,8 @@ def judge_fleet(path: Path, fleet: Fleet | FleetFileError | None) -> Finding:
         return Finding("fleet", "warn", f"there is none at {path}: every device is learning", "Run `tidewatch train`.")
     if isinstance(fleet, FleetFileError):
         return Finding("fleet", "fail", str(fleet), "Run `tidewatch train` again, or put back the last good file.")
-    return Finding("fleet", "ok", f"version {fleet.version} with {len(fleet)} models")
+    lent = f" and {len(fleet.types)} of types" if fleet.types else ""
+    return Finding("fleet", "ok", f"version {fleet.version} with {len(fleet)} models{lent}")
 
 
 def probe_folder(folder: Path) -> tuple[bool, int]:

@@ -15,8 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from scorers import naming
 from scorers.errors import ConfigError
 from scorers.fit import Detector, Sampling
 from stream.contracts import Topics
@@ -271,8 +281,10 @@ class Training(_Group):
         allow_inf_nan=False,
         description="False alerts a healthy device may raise a week; sets limits in place of `false_alarm_rate`.",
     )
-    min_windows: int = Field(default=50, ge=14, description="Devices with fewer windows keep learning.")
-    max_windows: int = Field(default=2_000, ge=14, description="Only so many windows of a device are used.")
+    min_windows: int = Field(
+        default=50, ge=10, description="Devices with fewer windows are judged by their type's model, or keep learning."
+    )
+    max_windows: int = Field(default=2_000, ge=10, description="Only so many windows of a device are used.")
     sampling: Sampling = Field(
         default=Sampling.RECENT, description="Which of more windows: the most `recent`, or any of them (`reservoir`)."
     )
@@ -296,8 +308,23 @@ class Training(_Group):
         allow_inf_nan=False,
         description="Standard deviations a metric may have moved since the model in force was trained; 0: any number.",
     )
+    types: str = Field(
+        default=naming.DEFAULT,
+        description="Which type a device is of: a regular expression (RE2) with a group named `type`, found in its id; "
+        "empty: devices have no types.",
+    )
+    type_devices: int = Field(
+        default=5, ge=3, description="A type with so many devices lends new ones a model until they have their own."
+    )
     attempts: int = Field(default=2, ge=1, le=10, description="Times a device is tried where something breaks.")
     timeout_s: Seconds = Field(default=120.0, description="A device whose training takes longer is given up.")
+
+    @field_validator("types")
+    @classmethod
+    def _a_rule(cls, rule: str) -> str:
+        if why := naming.flaw(rule):
+            raise ValueError(why)
+        return rule
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

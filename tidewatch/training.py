@@ -22,15 +22,17 @@ import pyarrow.dataset as ds
 from scorers import pack
 from scorers.contest import Ballot, ballot
 from scorers.errors import ConfigError, FleetFileError, ModelError
+from scorers.fleet import Fleet
+from scorers.panel import train_types
 from scorers.source import Period, extent
-from scorers.train import Plan, Spans, outcomes
+from scorers.train import Plan, Result, Spans, Training, outcomes
 from sinks.read import dataset
 from tidewatch.console import err, progress
 from tidewatch.record import record
 from tidewatch.registry import Registry, Version
 from tidewatch.runs import TIMES, Run, begin, contests
 from tidewatch.settings import Settings
-from tidewatch.wiring import plan
+from tidewatch.wiring import plan, type_spec
 
 AGE_MS = 86_400_000
 """A training that was cut off is gone on with unless it is older than this."""
@@ -73,6 +75,8 @@ class Trained:
     """In the registry, if there is one."""
     promoted: bool
     why: str
+    types: list[Result]
+    """Of models that types lend."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -95,8 +99,9 @@ def train(settings: Settings, order: Order) -> Trained:
         champion = _champion(order.target, registry, run)
         if not run.finished:
             _devices(run, source, replace(plan(settings), champion=champion, labels=order.labels), order)
-        results, kept = run.finish(pack.load(champion) if champion else None)
-        if not any(status == "trained" for status in results["status"].to_pylist()):
+        lent, types = _types(run, source, settings, order)
+        results, kept = run.finish(pack.load(champion) if champion else None, lent)
+        if not any(status == "trained" for status in results["status"].to_pylist()) and not lent.types:
             raise ModelError(_nothing(order.folder, results, run))
         compared = ballot(contests(results)) if champion else None
         made = _register(registry, run, results, compared, source)
@@ -106,7 +111,7 @@ def train(settings: Settings, order: Order) -> Trained:
             made = registry.version(str(made.number))
         if promoted:
             pack.install(run.fleet, order.target)
-        trained = Trained(run.name, results, kept, compared, made, promoted, why)
+        trained = Trained(run.name, results, kept, compared, made, promoted, why, types)
         if registry or promoted:
             shutil.rmtree(run.path)
     return trained
@@ -254,6 +259,18 @@ def _devices(run: Run, source: ds.Dataset, how: Plan, order: Order) -> None:
             show(count, len(done) + total)
 
 
+def _types(run: Run, source: ds.Dataset, settings: Settings, order: Order) -> tuple[Fleet, list[Result]]:
+    """Train a model for every type of the devices that have a result; models to lend, and how it went."""
+    training, how = Training(), replace(plan(settings), labels=order.labels)
+    rows = run.results().select(["device", "status", "windows"]).to_pylist()
+    training.results.extend(Result(**row) for row in rows)
+    period = replace(order.period, since=run.facts["since"], until=run.facts["until"])
+    with progress("types") as show:
+        cores, types = order.workers or os.cpu_count() or 1, type_spec(settings)
+        train_types(source, training, how, types, period=period, workers=cores, progress=show)
+    return Fleet.of({}, run.name, training.types, types.rule if training.types else ""), training.type_results
+
+
 def _register(
     registry: Registry | None, run: Run, results: pa.Table, compared: Ballot | None, source: ds.Dataset
 ) -> Version | None:
@@ -288,4 +305,7 @@ def told(trained: Trained, target: Path) -> dict[str, Any]:
         "promoted": trained.promoted,
         "why": trained.why,
         "results": rows,
+        "types": [
+            {"type": of.device, "status": of.status, "windows": of.windows, "reason": of.reason} for of in trained.types
+        ],
     }

@@ -12,8 +12,9 @@ from types import FrameType
 from scorers.check import CheckSpec
 from scorers.choose import grid
 from scorers.errors import ConfigError
-from scorers.fit import TrainSpec
+from scorers.fit import TrainSpec, least_windows
 from scorers.follow import FollowSpec
+from scorers.panel import TypeSpec
 from scorers.train import Plan
 from stream.alert import AlertSpec
 from stream.decode import Limits
@@ -69,7 +70,12 @@ def train_spec(settings: Settings) -> TrainSpec:
         max_windows=training.max_windows,
         sampling=training.sampling,
     )
-    return replace(spec, gap=gap, min_windows=max(spec.min_windows, 4 * spec.folds + 2 * gap))
+    return replace(spec, gap=gap, min_windows=max(spec.min_windows, least_windows(spec.folds, gap)))
+
+
+def type_spec(settings: Settings) -> TypeSpec:
+    """Which devices are of a type, and lend a new one a model."""
+    return TypeSpec(settings.training.types, settings.training.type_devices)
 
 
 def plan(settings: Settings) -> Plan:

@@ -41,7 +41,7 @@ def score(device: str = "pump-1", hour: int = 0, *, value: float = 1.5, scored: 
     contributors = [Contributor("temperature.mean", 0.75, value, 1.0), Contributor("load.std", 0.25, None, 0.5)]
     return msgspec.structs.replace(
         learning, state="scored", decision=-value, score=50.0 + value, severity=value, anomaly=value > 1,
-        contributors=contributors, model_version="v1",
+        contributors=contributors, model_version="v1", model="type", confidence=0.75,
     )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scorers import pack
+from scorers import naming, pack
 from scorers.fit import Detector, TrainSpec
 from scorers.fleet import Fleet
+from scorers.lend import fit_type
 from scorers.statistics import Ints, Statistics, concat
 from scorers.train import fit_fleet
 from scorers.verdicts import Verdicts
@@ -40,6 +41,14 @@ def maker(request: pytest.FixtureRequest) -> Maker:
 @pytest.fixture(scope="module")
 def scorer(maker: Maker, healthy: dict[str, Statistics]) -> Fleet:
     return maker(healthy)
+
+
+@pytest.fixture(scope="module", params=Detector)
+def lender(request: pytest.FixtureRequest, healthy: dict[str, Statistics]) -> Fleet:
+    """Models of their own for ``d0`` and more, and one of type ``d``."""
+    spec = TrainSpec(detector=request.param)
+    of_type = fit_type({device: (block, np.arange(len(block))) for device, block in healthy.items()}, spec)
+    return Fleet.of(fit_fleet(healthy, spec).models, "v1", {"d": of_type}, naming.DEFAULT)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +173,54 @@ def test_missing_metrics_never_stop_a_verdict(scorer: Fleet, windows: Statistics
     assert np.isfinite(verdicts.severity).all()
 
 
+def test_a_type_judges_any_of_its_devices_and_says_so(lender: Fleet, windows: Statistics) -> None:
+    known, new = (lender.score(lender.assign([name]).repeat(len(windows)), windows) for name in ("d0", "d77"))
+
+    assert known.scored.all()
+    assert not known.lent.any()
+    assert new.scored.all()
+    assert new.lent.all()
+    np.testing.assert_array_equal(new.anomaly, new.decision < 0)
+
+
+def test_a_new_device_is_judged_the_same_in_any_batching(lender: Fleet, model: Ints, windows: Statistics) -> None:
+    mixed = np.where(np.arange(len(windows)) % 3, model, lender.assign(["d77"])[0])
+    whole = lender.score(mixed, windows)
+
+    for rows in np.array_split(np.random.default_rng(1).permutation(len(windows)), 9):
+        part = lender.score(mixed[rows], windows.take(rows))
+        same(part, whole, rows)
+        np.testing.assert_array_equal(part.lent, whole.lent[rows])
+        np.testing.assert_array_equal(part.confidence, whole.confidence[rows])
+
+
+def test_a_window_without_its_types_metrics_is_learning_beside_those_with_some(
+    lender: Fleet, windows: Statistics
+) -> None:
+    silent = windows.align(["new", *windows.metrics])
+    silent.count[::2, 1:] = 0
+
+    verdicts = lender.score(lender.assign(["d77"]).repeat(len(silent)), silent)
+
+    np.testing.assert_array_equal(verdicts.scored, silent.count.any(axis=1))
+    assert not verdicts.scored[::2].any()
+
+
+def test_an_unknown_metric_does_not_matter_to_a_type(lender: Fleet, windows: Statistics) -> None:
+    new = lender.assign(["d77"]).repeat(len(windows))
+
+    same(lender.score(new, windows.align(["new", *windows.metrics])), lender.score(new, windows))
+
+
 def test_a_scorer_survives_its_file(scorer: Fleet, model: Ints, windows: Statistics, tmp_path: Path) -> None:
     pack.save(scorer, tmp_path / "current.fleet", 0)
 
     same(pack.load(tmp_path / "current.fleet").score(model, windows), scorer.score(model, windows))
+
+
+def test_what_a_type_lends_survives_its_file(lender: Fleet, windows: Statistics, tmp_path: Path) -> None:
+    pack.save(lender, tmp_path / "current.fleet", 0)
+    back = pack.load(tmp_path / "current.fleet")
+
+    new = back.assign(["d77"]).repeat(len(windows))
+    same(back.score(new, windows), lender.score(lender.assign(["d77"]).repeat(len(windows)), windows))

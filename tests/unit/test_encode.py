@@ -46,6 +46,8 @@ SCORED = Verdicts(
     share=np.array([[0.75, 0.25], [NAN, NAN]]),
     actual=np.array([[NAN, 2.0], [NAN, NAN]]),
     typical=np.array([[6.5, 2.0], [NAN, NAN]]),
+    lent=np.array([True, False]),
+    confidence=np.array([0.875, NAN]),
 )
 ALERT = Alert("t/a/1", "a", "t", "firing", START, START + 10_000, 81.0, 4.0, [])
 

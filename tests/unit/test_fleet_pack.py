@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorers import pack
+from scorers import naming, pack
 from scorers.errors import FleetFileError
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
@@ -25,7 +26,8 @@ def fleet() -> Fleet:
         f"pump-{seed}": fit_device(Device(seed, 2 + seed % 2).windows(60), np.arange(60), TrainSpec())
         for seed in range(4)
     }
-    return Fleet.of(models, "2024-01-01")
+    types = {"pump": replace(models["pump-0"], confidence=0.5)}
+    return Fleet.of(models, "2024-01-01", types, naming.DEFAULT)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +56,33 @@ def with_manifest(file: Path, **changes: object) -> bytes:
 def test_a_fleet_comes_back_as_it_was(fleet: Fleet, file: Path) -> None:
     back = pack.load(file)
 
-    assert (back.version, back.devices, back.names) == (fleet.version, fleet.devices, fleet.names)
+    for name in ("version", "devices", "types", "names", "rule"):
+        assert getattr(back, name) == getattr(fleet, name)
     for saved, loaded in zip(fleet.groups, back.groups, strict=True):
         for field in fields(saved):
             np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
+
+
+def test_a_file_of_format_3_is_read_without_confidence_and_types(fleet: Fleet, file: Path, tmp_path: Path) -> None:
+    with pa.ipc.open_stream(file.read_bytes()) as reader:
+        table = reader.read_all()
+    own = table.filter(pc.invert(table["lent"])).drop_columns(["lent", "confidence"])
+    facts = json.loads(table.schema.metadata[pack.MANIFEST]) | {"format": 3}
+    for unknown in ("types", "rule"):
+        del facts[unknown]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, own.schema.with_metadata({pack.MANIFEST: json.dumps(facts)})) as writer:
+        for batch in own.to_batches():
+            writer.write_batch(batch)
+    (tmp_path / "old.fleet").write_bytes(resealed(sink.getvalue().to_pybytes()))
+
+    back = pack.load(tmp_path / "old.fleet")
+    verdicts = back.score(back.index(["pump-0"]), Device(0, 2).windows(1))
+
+    assert (back.devices, back.types, back.rule) == (fleet.devices, (), "")
+    assert back.assign(["pump-9"]).tolist() == [-1]
+    assert verdicts.scored.all()
+    assert np.isnan(verdicts.confidence).all()
 
 
 def test_an_empty_fleet_comes_back_too(tmp_path: Path) -> None:
@@ -121,8 +146,10 @@ def test_a_missing_file_is_refused_with_the_fix(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"format": pack.FORMAT + 1}, "upgrade"),
-        ({"format": pack.FORMAT - 1}, "train it again"),
+        ({"format": pack.OLDEST - 1}, "train it again"),
         ({"features": "others"}, "train it again"),
+        ({"rule": "("}, "rule of types"),
+        ({"rule": None}, "train it again"),
         ({"format": None}, "train it again"),
     ],
 )

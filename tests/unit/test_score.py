@@ -1,6 +1,6 @@
 """The records of ``device.scores``, written by columns: what the contract would encode, object by object."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from stream.window import Closed
 
 START = 1_700_000_000_000
 DOUBLES = st.floats(-1e300, 1e300) | st.floats(-1e6, 1e6) | st.just(float("nan"))
+CONFIDENCE = st.integers(0, 100).map(lambda percent: percent / 100) | st.just(float("nan"))
 TEXT = st.text(max_size=6) | st.sampled_from(['say "so"', "back\\slash", "tab\t", "\x00\x1f", "pümp", "水"])
 
 
@@ -44,6 +45,8 @@ def windows(draw: st.DrawFn) -> tuple[Closed, Verdicts, list[str]]:
         names=names,
         feature=integers(-1, len(names) - 1, rows, 2),
         share=doubles(rows, 2), actual=doubles(rows, 2), typical=doubles(rows, 2),
+        lent=integers(0, 1, rows).astype(bool),
+        confidence=np.array(draw(st.lists(CONFIDENCE, min_size=rows, max_size=rows)), np.float64),
     )  # fmt: skip
     closed = Closed(np.arange(rows), start, start + 10_000, integers(0, 9, rows), statistics)
     return closed, verdicts, draw(st.lists(TEXT, min_size=rows, max_size=rows))
@@ -74,7 +77,9 @@ def oracle(closed: Closed, verdicts: Verdicts, names: list[str], origin: Origin)
         ]
         judged = float(verdicts.decision[row]), float(verdicts.score[row]), float(verdicts.severity[row])
         verdict = *judged, bool(verdicts.anomaly[row]), contributors, origin.version
-        encoded.append(msgspec.json.encode(Score(*window, "scored", *verdict)))
+        whose: Literal["own", "type"] = "type" if verdicts.lent[row] else "own"
+        score = Score(*window, "scored", *verdict, whose, float(verdicts.confidence[row]))
+        encoded.append(msgspec.json.encode(score))
     return encoded
 
 

@@ -62,6 +62,8 @@ def test_a_device_has_its_newest_window(server: fakeredis.FakeServer, client: An
         "severity": "2.5",
         "anomaly": "1",
         "model_version": "v1",
+        "model": "type",
+        "confidence": "0.75",
     }
     assert contributors[0] == {"feature": "temperature.mean", "share": 0.75, "actual": 2.5, "typical": 1.0}
 

@@ -40,6 +40,8 @@ def test_a_score_is_one_prediction() -> None:
         "model_version": "v1",
         "kafka_partition": 3,
         "kafka_offset": 100,
+        "model": "type",
+        "confidence": 0.75,
     }
 
 

@@ -10,7 +10,7 @@ from sklearn.svm import OneClassSVM
 
 from scorers import calibration
 from scorers.errors import ConfigError, ModelError
-from scorers.fit import MINIMAL, TrainSpec, fit_device, refuse_degenerate, shrunk
+from scorers.fit import MINIMAL, Detector, TrainSpec, fit_device, refuse_degenerate, shrunk
 from scorers.fleet import Fleet
 from scorers.metrics import runs
 from scorers.model import DEEPEST, DeviceModel
@@ -224,7 +224,7 @@ def test_held_out_blocks_cover_every_window_once_and_keep_their_distance() -> No
 @pytest.mark.parametrize("size", [60, 500])
 def test_the_limit_is_exceeded_as_often_as_asked(size: int) -> None:
     random = np.random.default_rng(size)
-    limits = np.array([calibration.limit(random.exponential(size=size), 0.002) for _ in range(4000)])
+    limits = np.array([calibration.limit(random.exponential(size=size), 0.002).distance for _ in range(4000)])
 
     assert np.exp(-limits).mean() == pytest.approx(0.002, rel=0.5)
 
@@ -232,7 +232,7 @@ def test_the_limit_is_exceeded_as_often_as_asked(size: int) -> None:
 def test_a_rate_the_windows_resolve_is_their_quantile() -> None:
     distances = np.arange(1000.0)
 
-    assert calibration.limit(distances, 0.25) == pytest.approx(np.quantile(distances, 0.75))
+    assert calibration.limit(distances, 0.25).distance == pytest.approx(np.quantile(distances, 0.75))
 
 
 def test_a_strong_correlation_is_kept_when_windows_prove_it() -> None:
@@ -300,7 +300,7 @@ def test_as_many_alerts_come_as_were_asked_for(expected: float, memory: float) -
         walk = np.array([*accumulate(shocks, lambda before, shock: memory * before + shock)])
         return np.asarray(walk[50:] ** 2)
 
-    limits = [calibration.alert_limit(distances(), expected, 2, 3) for _ in range(300)]
+    limits = [calibration.alert_limit(distances(), expected, 2, 3).distance for _ in range(300)]
     alerts = [len(runs(firing(distances() > far, AlertSpec(2, 3)))) for far in limits]
 
     assert 0.7 < np.mean(alerts) / expected < 1.4
@@ -312,3 +312,52 @@ def test_a_model_for_a_budget_of_alerts_is_wider_for_a_smaller_one() -> None:
 
     assert reach == sorted(reach)
     assert reach[0] < reach[-1]
+
+
+@pytest.mark.parametrize("detector", Detector)
+@pytest.mark.parametrize(("windows", "gap"), [(10, 1), (14, 2), (46, 10)])
+def test_as_few_windows_as_are_allowed_give_a_model(detector: Detector, windows: int, gap: int) -> None:
+    spec = TrainSpec(detector=detector, min_windows=windows, gap=gap)
+    device = Device(2)
+
+    model = fit(device.windows(windows), spec)
+
+    assert model.windows == windows
+    assert 0 < model.confidence < 1
+    assert judge(model, device.windows(100)).anomaly.mean() <= 0.1
+
+
+def test_fewer_windows_than_leave_something_to_train_on_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.min_windows is 9; make it at least 2 \* folds \+ 4 \* gap"):
+        TrainSpec(min_windows=9)
+
+
+def test_confidence_rises_with_windows() -> None:
+    confidence = [fit(Device(5).windows(n), TrainSpec(min_windows=10)).confidence for n in (10, 30, 100, 1000)]
+
+    assert confidence == sorted(confidence)
+    assert confidence[0] < 0.9
+    assert confidence[-1] > 0.95
+
+
+@pytest.mark.parametrize("windows", [10, 20])
+def test_few_windows_cost_faults_found_and_not_false_alarms(windows: int) -> None:
+    spec = TrainSpec(min_windows=10)
+    few, many, flagged = [], [], []
+    for seed in range(12):
+        device = Device(seed)
+        model = fit(device.windows(windows), spec)
+        flagged.append(judge(model, device.windows(200)).anomaly.mean())
+        faulty = device.faulty("level_shift", 10)
+        few.append(judge(model, faulty).anomaly.mean())
+        many.append(judge(fit(Device(seed).windows(300)), faulty).anomaly.mean())
+
+    assert np.mean(flagged) <= 0.02
+    assert np.mean(few) < np.mean(many)
+
+
+def test_a_metric_of_a_few_among_many_windows_is_not_modelled_however_few_are_needed() -> None:
+    values = Device(0, metrics=3).readings(300)
+    values[: 293 * READINGS, 1] = np.nan
+
+    assert fit(summarise(values), TrainSpec(min_windows=10)).metrics == ("metric0", "metric2")

@@ -103,6 +103,12 @@ def _say(trained: Trained, target: Path) -> None:
         err.print(f"  and {len(without) - SHOWN} more; --json tells of all")
     version = f", version {trained.version.number} of the registry" if trained.version else ""
     out.print(f"{trained.counts['trained']} of {len(trained.results)} devices have a new model: {trained.run}{version}")
+    for of in trained.types:
+        if of.status != "trained":
+            err.print(f"  type {plain(of.device)}: {of.status}, {plain(of.reason)}")
+    if lent := [plain(of.device) for of in trained.types if of.status == "trained"]:
+        more = f" and {len(lent) - SHOWN} more" if len(lent) > SHOWN else ""
+        out.print(f"new devices are lent a model by their types: {', '.join(lent[:SHOWN])}{more}", soft_wrap=True)
     if trained.ballot:
         before, now = trained.ballot.champion, trained.ballot.challenger
         out.print(

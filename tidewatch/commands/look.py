@@ -98,7 +98,8 @@ def _oddest(settings: Settings, count: int) -> list[dict[str, str]]:
 
 
 def _ranking(devices: list[dict[str, str]]) -> Table:
-    table = Table("device", "score", "severity", "state", "window end", "because", title="The oddest devices")
+    columns = ("device", "score", "severity", "state", "model", "window end", "because")
+    table = Table(*columns, title="The oddest devices")
     for device in devices:
         end = datetime.fromtimestamp(int(device["window_end"]) / 1000, UTC).strftime("%H:%M:%S")
         odd = device.get("anomaly") == "1"
@@ -108,11 +109,18 @@ def _ranking(devices: list[dict[str, str]]) -> Table:
             f"{float(device['score']):.1f}" if device.get("score") else "",
             f"{float(device['severity']):.2f}" if device.get("severity") else "",
             device["state"],
+            _whose(device),
             end,
             ", ".join(why),
             style="red" if odd else None,
         )
     return table
+
+
+def _whose(device: dict[str, str]) -> str:
+    """Whose model judged, and with which confidence."""
+    confidence = device.get("confidence")
+    return device.get("model", "") + (f" {float(confidence):.0%}" if confidence else "")
 
 
 def lag(
