@@ -40,6 +40,10 @@ TOLERANCE = 1e-4
 """Of libsvm, relative to the sum of its coefficients."""
 
 
+OUTLYING = 0.05
+"""Share of the windows that scales and correlations are not taken from ..."""
+STEPS = 2
+"""... which are told apart in so many steps."""
 NEIGHBOURS = 5
 """So many of the nearest windows are asked."""
 COMMON = 1.02
@@ -201,6 +205,19 @@ def apart(windows: int, spec: TrainSpec) -> int:
 
 
 def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
+    """Standardisation and whitening from the windows that do not stick out among those given; arguments as below.
+
+    What sticks out, a fault that nobody noticed or a restart, would widen the scales and bend the correlations by which
+    it is to be found: the farthest twentieth does not count (concentration steps; Rousseeuw & Van Driessen 1999).
+    """
+    space = _space(shaped, softening, floors, spec)
+    for _ in range(STEPS):
+        far = (space.whiten(shaped) ** 2).sum(axis=1)
+        space = _space(shaped[far <= np.quantile(far, 1 - OUTLYING)], softening, floors, spec)
+    return space
+
+
+def _space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
     """Standardisation and whitening from transformed features; without the leading directions where these do not count.
 
     A floor under each scale acts as independent measurement noise: it widens the scale and fills the
