@@ -9,7 +9,7 @@ streaming peaks over threshold that what is beyond the limit is not learned from
 
 Windows that overlap share readings, so a few odd readings make many odd windows, and a neighbour confirms nothing. What
 is compared is therefore the geometric mean of a window's distance and of the trailing mean of distances, over as many
-windows as share readings with one: what lasts counts for more than what flashes up, and both have to be odd.
+windows as a reading belongs to: what lasts counts for more than what flashes up, and both have to be odd.
 
 A device that stays odd has changed for good, as far as a limit can tell, and its alert has been seen. Its odd windows
 beyond the share that is tolerated add up; past the *patience* the limit rises with each of them, and falls back as they
@@ -59,11 +59,6 @@ class FollowSpec:
             ("patience", self.patience >= 0, "0 or more"),
             ("overlap", self.overlap >= 1, "at least 1"),
         ))  # fmt: skip
-
-    @property
-    def sharing(self) -> int:
-        """Windows that share a reading with one, itself among them."""
-        return 2 * self.overlap - 1
 
 
 TOLERATED = 0.02
@@ -126,7 +121,7 @@ class Trails:
         share = np.ones(len(device))
         spec = self.spec
         if spec.deviations > 0:
-            rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm, spec.patience, spec.sharing
+            rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm, spec.patience, spec.overlap
             _follow(device, distance, reach, fresh, share, *self._columns[:-1], *rule)
         return share
 
@@ -137,10 +132,10 @@ class Trails:
             device: shape (n,), each device's windows in order of time.
             severity: shape (n,), as :class:`scorers.verdicts.Verdicts` has them; NaN without a model.
         """
-        if self.spec.sharing == 1:
+        if self.spec.overlap == 1:
             return severity
         lasting = np.full(len(device), np.nan)
-        _last(device, severity, lasting, self.severe, self.spec.sharing)
+        _last(device, severity, lasting, self.severe, self.spec.overlap)
         return lasting
 
     def recall(self, device: int, trail: Trail) -> None:
@@ -158,7 +153,7 @@ class Trails:
 def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     device: Ints, distance: Floats, reach: Floats, fresh: Flags, share: Floats,
     of: Floats, count: Ints, mean: Floats, variance: Floats, calm: Ints, excess: Floats, lasting: Floats,
-    deviations: float, memory: int, warmup: int, least: float, wanted: int, patience: int, sharing: int,
+    deviations: float, memory: int, warmup: int, least: float, wanted: int, patience: int, overlap: int,
 ) -> None:  # fmt: skip
     """Distances are compared as their roots, for they are squares."""
     for i in range(len(device)):
@@ -169,15 +164,15 @@ def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
             of[at], count[at], mean[at], variance[at], calm[at], excess[at] = reach[i], 0, 0.0, 0.0, wanted, 0.0
             lasting[at] = 0.0
         far = distance[i] / reach[i]
-        lasting[at] = max(lasting[at] + (far - lasting[at]) / sharing if lasting[at] else far, _TINY)
-        ratio = far**0.25 * lasting[at] ** 0.25 if sharing > 1 else np.sqrt(far)
+        lasting[at] = max(lasting[at] + (far - lasting[at]) / overlap if lasting[at] else far, _TINY)
+        ratio = far**0.25 * lasting[at] ** 0.25 if overlap > 1 else np.sqrt(far)
         usual = raised = 1.0
         if count[at] >= warmup:
             usual = min(max(mean[at] + deviations * np.sqrt(variance[at]), least), 1.0)
         if patience:
             raised = min(np.exp(max(excess[at] - patience, 0.0) / memory), HIGHEST)
         share[i] = (usual * raised) ** 2
-        if sharing > 1:  # far * lasting is compared with share²
+        if overlap > 1:  # far * lasting is compared with share²
             share[i] = share[i] ** 2 / lasting[at]
         odd = distance[i] > reach[i] * share[i]
         # no more than what lifts the limit to its highest, or it would stay there long after
@@ -197,9 +192,9 @@ def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
 
 
 @compiled
-def _last(device: Ints, severity: Floats, lasting: Floats, severe: Floats, sharing: int) -> None:
+def _last(device: Ints, severity: Floats, lasting: Floats, severe: Floats, overlap: int) -> None:
     for i in range(len(device)):
         square, at = severity[i] ** 2, device[i]
         if square >= 0:
-            severe[at] = severe[at] + (square - severe[at]) / sharing if severe[at] else square
+            severe[at] = severe[at] + (square - severe[at]) / overlap if severe[at] else square
             lasting[i] = (square * severe[at]) ** 0.25

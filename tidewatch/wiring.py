@@ -63,6 +63,7 @@ def train_spec(settings: Settings) -> TrainSpec:
         detector=training.detector,
         nu=training.nu,
         gamma=training.gamma,
+        outliers=training.outliers,
         false_alarm_rate=training.false_alarm_rate,
         alerts=None if a_week is None else a_week * settings.window.hop_ms / WEEK_MS,
         k=alerting.k,

@@ -312,3 +312,14 @@ def test_a_model_for_a_budget_of_alerts_is_wider_for_a_smaller_one() -> None:
 
     assert reach == sorted(reach)
     assert reach[0] < reach[-1]
+
+
+def test_what_sticks_out_among_training_windows_widens_no_scale() -> None:
+    clean, faulty = Device(3).windows(400), Device(3).windows(400)
+    faulty.mean[100:110] += 50 * clean.mean.std(axis=0)
+
+    plain, robust = (fit(faulty, replace(SPEC, outliers=share)).space for share in (0.0, 0.05))
+    usual = fit(clean).space
+
+    assert robust.scale == pytest.approx(usual.scale, rel=0.2)
+    assert (plain.scale[::5] > 3 * usual.scale[::5]).all()
