@@ -34,6 +34,8 @@ TOLERANCE = 1e-4
 """Of libsvm, relative to the sum of its coefficients."""
 
 
+STEPS = 2
+"""In so many, the windows that scales and correlations are not taken from are told apart."""
 NEIGHBOURS = 5
 """So many of the nearest windows are asked."""
 COMMON = 1.02
@@ -82,6 +84,8 @@ class TrainSpec:
     kernel has no slope left gets a lower one, that is a wider kernel."""
     levels: bool = False
     """Whether means alone are compared, and not what lies around them."""
+    outliers: float = 0.05
+    """Share of training windows, the farthest, that scales and correlations are not taken from, in [0, 0.5)."""
     false_alarm_rate: float = 0.002
     """False alarms per healthy window, in (0, 0.5)."""
     alerts: float | None = None
@@ -103,6 +107,7 @@ class TrainSpec:
         hold("train", self, (
             ("nu", 0 < self.nu <= 1, "above 0 and at most 1"),
             ("gamma", 0 < self.gamma < np.inf, "positive"),
+            ("outliers", 0 <= self.outliers < 0.5, "0 or more and below 0.5"),  # noqa: PLR2004  # said beside it
             ("false_alarm_rate", 0 < self.false_alarm_rate < 0.5, "above 0 and below 0.5"),  # noqa: PLR2004  # said beside it
             ("alerts", self.alerts is None or 0 < self.alerts < 0.5, "above 0 and below 0.5"),  # noqa: PLR2004  # said beside it
             ("k", 1 <= self.k <= self.n, "at least 1 and at most n"),
@@ -237,6 +242,20 @@ def apart(windows: int, spec: TrainSpec) -> int:
 
 
 def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
+    """Standardisation and whitening from the windows that do not stick out among those given; arguments as below.
+
+    What sticks out, a fault that nobody noticed or a restart, would widen the scales and bend the correlations by which
+    it is to be found: the farthest, ``spec.outliers`` of all, do not count (concentration steps; Rousseeuw &
+    Van Driessen 1999).
+    """
+    space = _space(shaped, softening, floors, spec)
+    for _ in range(STEPS if spec.outliers else 0):
+        far = (space.whiten(shaped) ** 2).sum(axis=1)
+        space = _space(shaped[far <= np.quantile(far, 1 - spec.outliers)], softening, floors, spec)
+    return space
+
+
+def _space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
     """Standardisation and whitening from transformed features; without the leading directions where these do not count.
 
     A floor under each scale acts as independent measurement noise: it widens the scale and fills the

@@ -7,6 +7,10 @@ forgetting exponentially, of the distances of its own recent windows, and a wind
 that. It is the EWMA chart's way of following a level (Roberts 1959; Montgomery 2013, ch. 9) and the rule of
 streaming peaks over threshold that what is beyond the limit is not learned from (Siffer et al. 2017, SPOT).
 
+Windows that overlap share readings, so a few odd readings make many odd windows, and a neighbour confirms nothing. What
+is compared is therefore the geometric mean of a window's distance and of the trailing mean of distances, over as many
+windows as a reading belongs to: what lasts counts for more than what flashes up, and both have to be odd.
+
 A device that stays odd has changed for good, as far as a limit can tell, and its alert has been seen. Its odd windows
 beyond the share that is tolerated add up; past the *patience* the limit rises with each of them, and falls back as they
 grow fewer: adaptive conformal inference (Gibbs & Candès 2021), but for what is overlooked at first. Whoever has been as
@@ -42,6 +46,8 @@ class FollowSpec:
     """A window is learned from at the end of so many calm ones in a row, so that none is while an alert is open."""
     patience: int = 300
     """Odd windows, beyond 2 % of all, that a device may have before its limit rises; 0: it never does."""
+    overlap: int = 1
+    """Windows that a reading belongs to; where it is 1, each window speaks for itself."""
 
     def __post_init__(self) -> None:
         hold("following", self, (
@@ -51,6 +57,7 @@ class FollowSpec:
             ("least", 0 < self.least <= 1, "above 0 and at most 1"),
             ("calm", self.calm >= 1, "at least 1"),
             ("patience", self.patience >= 0, "0 or more"),
+            ("overlap", self.overlap >= 1, "at least 1"),
         ))  # fmt: skip
 
 
@@ -61,9 +68,12 @@ HIGHEST = 5.0
 _SPARE = 4
 """What is full grows by one part in so many, at least."""
 
-Trail = tuple[float, int, float, float, int, float]
+_TINY = 1e-12
+"""What a trailing mean is at least, so that it may be divided by."""
+
+Trail = tuple[float, ...]
 """A device's, to be remembered: reach of the model it belongs to, windows, mean, variance, calm windows in a row,
-odd ones beyond those tolerated."""
+odd ones beyond those tolerated, trailing mean of distances as a share of reach, and of severities squared."""
 
 
 @dataclass(slots=True)
@@ -78,11 +88,13 @@ class Trails:
     variance: Floats = field(default_factory=lambda: np.zeros(0))
     calm: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     excess: Floats = field(default_factory=lambda: np.zeros(0))
+    lasting: Floats = field(default_factory=lambda: np.zeros(0))
+    severe: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
-    def _columns(self) -> tuple[Floats, Ints, Floats, Floats, Ints, Floats]:
+    def _columns(self) -> tuple[Floats, Ints, Floats, Floats, Ints, Floats, Floats, Floats]:
         """As a :data:`Trail` has them."""
-        return self.reach, self.count, self.mean, self.variance, self.calm, self.excess
+        return self.reach, self.count, self.mean, self.variance, self.calm, self.excess, self.lasting, self.severe
 
     def grow(self, devices: int) -> None:
         """Make room for so many devices, and some to come."""
@@ -90,8 +102,9 @@ class Trails:
         if more > 0:
             spare = max(more, len(self.count) // _SPARE)
             floats, ints = np.zeros(spare), np.zeros(spare, np.int64)
-            self.reach, self.mean, self.variance, self.excess = (
-                np.append(column, floats) for column in (self.reach, self.mean, self.variance, self.excess)
+            self.reach, self.mean, self.variance, self.excess, self.lasting, self.severe = (
+                np.append(column, floats)
+                for column in (self.reach, self.mean, self.variance, self.excess, self.lasting, self.severe)
             )
             self.count, self.calm = np.append(self.count, ints), np.append(self.calm, ints)
 
@@ -108,13 +121,26 @@ class Trails:
         share = np.ones(len(device))
         spec = self.spec
         if spec.deviations > 0:
-            rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm, spec.patience
-            _follow(device, distance, reach, fresh, share, *self._columns, *rule)
+            rule = spec.deviations, spec.memory, spec.warmup, spec.least, spec.calm, spec.patience, spec.overlap
+            _follow(device, distance, reach, fresh, share, *self._columns[:-1], *rule)
         return share
 
+    def last(self, device: Ints, severity: Floats) -> Floats:
+        """Severities of lasting oddness, shape (n,): the geometric mean of each with its trailing mean.
+
+        Args:
+            device: shape (n,), each device's windows in order of time.
+            severity: shape (n,), as :class:`scorers.verdicts.Verdicts` has them; NaN without a model.
+        """
+        if self.spec.overlap == 1:
+            return severity
+        lasting = np.full(len(device), np.nan)
+        _last(device, severity, lasting, self.severe, self.spec.overlap)
+        return lasting
+
     def recall(self, device: int, trail: Trail) -> None:
-        """Put a trail back."""
-        for column, value in zip(self._columns, trail, strict=True):
+        """Put a trail back; of one that an earlier version wrote, the trailing means begin anew."""
+        for column, value in zip(self._columns, (*trail, 0.0, 0.0), strict=False):
             column[device] = value
 
     def forgive(self, device: int) -> None:
@@ -124,14 +150,14 @@ class Trails:
     def remember(self, devices: Ints) -> list[Trail | None]:
         """Those of some devices; None without one."""
         columns = (column[devices].tolist() for column in self._columns)
-        return [(reach, *rest) if reach else None for reach, *rest in zip(*columns, strict=True)]
+        return [(reach, *rest) if reach or rest[-1] else None for reach, *rest in zip(*columns, strict=True)]
 
 
 @compiled
 def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     device: Ints, distance: Floats, reach: Floats, fresh: Flags, share: Floats,
-    of: Floats, count: Ints, mean: Floats, variance: Floats, calm: Ints, excess: Floats,
-    deviations: float, memory: int, warmup: int, least: float, wanted: int, patience: int,
+    of: Floats, count: Ints, mean: Floats, variance: Floats, calm: Ints, excess: Floats, lasting: Floats,
+    deviations: float, memory: int, warmup: int, least: float, wanted: int, patience: int, overlap: int,
 ) -> None:  # fmt: skip
     """Distances are compared as their roots, for they are squares."""
     for i in range(len(device)):
@@ -140,17 +166,22 @@ def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
             continue
         if of[at] != reach[i]:
             of[at], count[at], mean[at], variance[at], calm[at], excess[at] = reach[i], 0, 0.0, 0.0, wanted, 0.0
-        ratio = np.sqrt(distance[i] / reach[i])
+            lasting[at] = 0.0
+        far = distance[i] / reach[i]
+        lasting[at] = max(lasting[at] + (far - lasting[at]) / overlap if lasting[at] else far, _TINY)
+        ratio = far**0.25 * lasting[at] ** 0.25 if overlap > 1 else np.sqrt(far)
         usual = raised = 1.0
         if count[at] >= warmup:
             usual = min(max(mean[at] + deviations * np.sqrt(variance[at]), least), 1.0)
         if patience:
             raised = min(np.exp(max(excess[at] - patience, 0.0) / memory), HIGHEST)
         share[i] = (usual * raised) ** 2
+        if overlap > 1:  # far * lasting is compared with share²
+            share[i] = share[i] ** 2 / lasting[at]
         odd = distance[i] > reach[i] * share[i]
         # no more than what lifts the limit to its highest, or it would stay there long after
         excess[at] = min(max(excess[at] + odd - TOLERATED, 0.0), patience + memory * np.log(HIGHEST))
-        if distance[i] > reach[i] * usual**2:  # odd, or overlooked for the limit has risen
+        if odd or ratio > usual:  # odd, or overlooked for the limit has risen
             calm[at] = 0
             continue
         calm[at] += 1
@@ -162,3 +193,12 @@ def _follow(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
             off = ratio - mean[at]
             mean[at] += weight * off
             variance[at] = (1.0 - weight) * (variance[at] + weight * off * off)
+
+
+@compiled
+def _last(device: Ints, severity: Floats, lasting: Floats, severe: Floats, overlap: int) -> None:
+    for i in range(len(device)):
+        square, at = severity[i] ** 2, device[i]
+        if square >= 0:
+            severe[at] = severe[at] + (square - severe[at]) / overlap if severe[at] else square
+            lasting[i] = (square * severe[at]) ** 0.25

@@ -1,6 +1,7 @@
 """Closed windows to verdicts, verdicts to alerts, both to messages."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class Outcomes:
         fresh = closed.end > measured.until
         share = self.trails.follow(closed.device, measured.distance, measured.reach, fresh)
         verdicts = self._fleet.judge(measured, share)
+        verdicts = replace(verdicts, severity=self.trails.last(closed.device, verdicts.severity))
         self.levels.tell(verdicts, closed, shifted)
         origin = Origin(self._source, self._sums, self._fleet.version)
         outputs: list[Output] = [

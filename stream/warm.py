@@ -7,6 +7,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from scorers.fleet import Fleet
+from scorers.follow import FollowSpec
 from scorers.statistics import BLOCKS, Statistics
 from stream.contracts import Topics
 from stream.message import Message
@@ -30,7 +31,7 @@ def warm() -> None:
         builder.append(row, _NOW, None, value, [])
     whole = list(batches(memoryview(bytes(builder.build())), lambda data: calc_crc32c(bytes(data))))
     run = unpack("warm", 0, whole)
-    core = Partition(Source("warm", READINGS), 0, StreamSpec(), Topics())
+    core = Partition(Source("warm", READINGS), 0, StreamSpec(follow=FollowSpec(overlap=2)), Topics())
     nowhere = BatchProducer({"log_level": 0}, lambda _: None)
     nowhere.enqueue(Load([Message("warm", None, b"")]))
     nowhere.purge()

@@ -31,7 +31,7 @@ class Benchmark(StrEnum):
     MSCLOUD = "mscloud"
 
 
-_SERIES = {"window.grace_s": 0, "training.gamma": 5.0, "training.max_windows": 20_000}
+_SERIES = {"window.grace_s": 0, "training.gamma": 5.0, "training.max_windows": 20_000, "training.outliers": 0.0}
 SETTINGS: Mapping[Benchmark, Mapping[str, float]] = {
     Benchmark.SKAB: {"window.size_s": 10, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60},
     Benchmark.SMD: {"window.size_s": 600, "window.hop_s": 60, "window.grace_s": 0, "window.idle_s": 3600},

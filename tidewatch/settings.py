@@ -269,6 +269,12 @@ class Training(_Group):
         allow_inf_nan=False,
         description="Kernel width, divided by the number of features; higher tells apart more kinds of health.",
     )
+    outliers: float = Field(
+        default=0.05,
+        ge=0,
+        lt=0.5,
+        description="Share of training windows, the farthest, that scales and correlations are not taken from.",
+    )
     false_alarm_rate: float = Field(
         default=0.002,
         gt=0,

@@ -30,8 +30,9 @@ WEEK_MS = 7 * DAY_MS
 def stream_spec(settings: Settings) -> StreamSpec:
     """How the stream windows, believes and alerts."""
     window, alerting, following, worker = settings.window, settings.alerting, settings.following, settings.worker
+    windows = WindowSpec(window.size_ms, window.hop_ms, window.grace_ms, window.idle_ms)
     return StreamSpec(
-        window=WindowSpec(window.size_ms, window.hop_ms, window.grace_ms, window.idle_ms),
+        window=windows,
         alert=AlertSpec(alerting.k, alerting.n, alerting.clear),
         follow=FollowSpec(
             following.deviations,
@@ -40,6 +41,7 @@ def stream_spec(settings: Settings) -> StreamSpec:
             following.least,
             alerting.n,
             following.patience,
+            windows.overlap,
         ),
         limits=Limits(max_bytes=worker.max_bytes, max_metrics=worker.max_metrics, max_ahead_ms=worker.max_ahead_ms),
         max_jump_ms=worker.max_jump_ms,
@@ -62,6 +64,7 @@ def train_spec(settings: Settings) -> TrainSpec:
         detector=training.detector,
         nu=training.nu,
         gamma=training.gamma,
+        outliers=training.outliers,
         false_alarm_rate=training.false_alarm_rate,
         alerts=None if a_week is None else a_week * settings.window.hop_ms / WEEK_MS,
         k=alerting.k,

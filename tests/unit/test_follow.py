@@ -191,3 +191,55 @@ def test_batches_and_restarts_change_no_bit(cuts: list[int], seed: int) -> None:
 def test_a_rule_out_of_range_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"following.{name}"):
         FollowSpec(**{name: value})  # type: ignore[arg-type]
+
+
+OVERLAPPING = replace(SPEC, overlap=10)
+
+
+def test_where_windows_overlap_less_is_odd_the_longer_it_lasts() -> None:
+    trails = Trails(OVERLAPPING)
+    follow(trails, healthy(100, 0.3))
+    limits = follow(trails, np.full(30, REACH * 0.4**2))
+
+    assert (limits < 0.4).all()
+    assert (np.diff(limits) < 0).all()
+
+
+def test_a_window_is_compared_by_the_geometric_mean_of_its_distance_and_the_trailing_one() -> None:
+    trails = Trails(OVERLAPPING)
+    distance = healthy(40, 0.3)
+    limits = follow(trails, distance)
+    trailing = np.empty(40)
+    trailing[0] = distance[0]
+    for row in range(1, 40):
+        trailing[row] = trailing[row - 1] + (distance[row] - trailing[row - 1]) / 10
+
+    assert limits[:20] ** 2 * trailing[:20] / REACH == pytest.approx(np.ones(20))
+    assert trails.lasting[0] == pytest.approx(trailing[-1] / REACH)
+
+
+def test_severity_is_the_geometric_mean_with_what_trails_it_in_any_batching() -> None:
+    severity, device = np.array([1.0, 2.0, np.nan, 4.0, 3.0]), np.zeros(5, np.int64)
+    whole, parts = Trails(OVERLAPPING), Trails(OVERLAPPING)
+    whole.grow(1)
+    parts.grow(1)
+    found = whole.last(device, severity)
+    one_by_one = [parts.last(device[:1], severity[row : row + 1])[0] for row in range(5)]
+
+    assert found[:2] == pytest.approx([1.0, (4 * 1.3) ** 0.25])
+    assert np.array_equal(found, one_by_one, equal_nan=True)
+    assert np.isnan(found[2])
+
+
+def test_severity_is_a_windows_own_where_windows_do_not_overlap() -> None:
+    severity = np.array([1.0, 9.0])
+
+    assert Trails(SPEC).last(np.zeros(2, np.int64), severity) is severity
+
+
+def test_a_trail_that_an_earlier_version_wrote_is_recalled() -> None:
+    trails = Trails(OVERLAPPING)
+    trails.grow(1)
+    trails.recall(0, (REACH, 40, 0.3, 0.01, 3, 0.0))
+
+    assert trails.remember(np.array([0])) == [(REACH, 40, 0.3, 0.01, 3, 0.0, 0.0, 0.0)]

@@ -361,3 +361,14 @@ def test_a_metric_of_a_few_among_many_windows_is_not_modelled_however_few_are_ne
     values[: 293 * READINGS, 1] = np.nan
 
     assert fit(summarise(values), TrainSpec(min_windows=10)).metrics == ("metric0", "metric2")
+
+
+def test_what_sticks_out_among_training_windows_widens_no_scale() -> None:
+    clean, faulty = Device(3).windows(400), Device(3).windows(400)
+    faulty.mean[100:110] += 50 * clean.mean.std(axis=0)
+
+    plain, robust = (fit(faulty, replace(SPEC, outliers=share)).space for share in (0.0, 0.05))
+    usual = fit(clean).space
+
+    assert robust.scale == pytest.approx(usual.scale, rel=0.2)
+    assert (plain.scale[::5] > 3 * usual.scale[::5]).all()
