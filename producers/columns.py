@@ -32,8 +32,9 @@ class Columns:
     """Which column is what; what is None is found by name and type.
 
     ``device`` and ``ts`` name columns, ``metrics`` the wide form's, ``metric`` and ``value`` the narrow
-    form's (one row a metric). ``name`` is the device's id where no column tells, ``prefix`` goes before ids
-    that are file paths. ``start`` (epoch ms) and ``step`` (ms) turn a row number into a time.
+    form's (one row a metric). Several columns with commas between, as ``store,brand``, make a device of each
+    combination of their values, ``store/brand``. ``name`` is the device's id where no column tells, ``prefix`` goes
+    before ids that are file paths. ``start`` (epoch ms) and ``step`` (ms) turn a row number into a time.
 
     Times may be timestamps, ISO-8601 text, or epoch seconds, milliseconds, microseconds or nanoseconds
     (told apart by size, for the years 1980 to 2199). A local time without an offset is taken as UTC.
@@ -55,10 +56,15 @@ class Columns:
         return self.metric is not None
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that tell a row's device."""
+        return tuple(self.device.split(",")) if self.device else ()
+
+    @property
     def wanted(self) -> list[str]:
         """Every column that has to be read, once."""
         values = (self.metric, self.value) if self.narrow else self.metrics or ()
-        return list(dict.fromkeys(name for name in (self.ts, self.device, *values) if name is not None))
+        return list(dict.fromkeys(name for name in (self.ts, *self.keys, *values) if name is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,8 @@ def detect(columns: Columns, sample: pa.Table, *, path: Path) -> Columns:
 
 def _detect_values(found: Columns, sample: pa.Table, path: Path) -> Columns:
     """The narrow form if the columns look like it, else every other numeric column."""
-    taken = {found.ts, found.device}
+    # a column of metrics may tell devices too: then each metric is one
+    taken = {found.ts, *(key for key in found.keys if len(found.keys) == 1 or key.lower() not in METRICS)}
     others = [name for name in sample.column_names if name not in taken]
     metric = found.metric or _named(METRICS, others)
     value = found.value or _named(VALUES, others)
@@ -247,9 +254,10 @@ def _numbers(column: pa.ChunkedArray, tally: Tally) -> Floats:
 
 def _devices(table: pa.Table, columns: Columns) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
     """The id of each row's device, and whether it has one."""
-    if columns.device is None:
+    if not columns.keys:
         return np.full(len(table), columns.name, dtype=object), np.ones(len(table), dtype=np.bool_)
-    encoded = table[columns.device].cast(pa.string()).combine_chunks().dictionary_encode()
+    texts = [table[key].cast(pa.string()).combine_chunks() for key in columns.keys]
+    encoded = pc.binary_join_element_wise(*texts, "/").dictionary_encode()
     ids = np.array([identify(text, columns.prefix) for text in encoded.dictionary.to_pylist()] + [""], dtype=object)
     codes = _array(pc.fill_null(encoded.indices.cast(pa.int64()), len(ids) - 1), np.int64)
     device = ids[codes]

@@ -62,7 +62,7 @@ def score(
     job_id: Annotated[
         str | None, typer.Option(help="Name of the job; the same again goes on where it stopped.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Column with the device.")] = None,
+    device: Annotated[str | None, typer.Option(help="Column with the device; several as `store,brand`.")] = None,
     ts: Annotated[str | None, typer.Option(help="Column with the time.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Columns with metrics, separated by commas.")] = None,
     start: Annotated[str | None, typer.Option(help="Time of row 0, where the time column numbers rows.")] = None,

@@ -149,7 +149,7 @@ def replay(
     loop: Annotated[bool, typer.Option("--loop", help="Again and again, time going on.")] = False,
     since: Annotated[str | None, typer.Option("--from", help="First event time, inclusive.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="Last event time, exclusive.")] = None,
-    device: Annotated[str | None, typer.Option(help="Column with the device.")] = None,
+    device: Annotated[str | None, typer.Option(help="Column with the device; several as `store,brand`.")] = None,
     ts: Annotated[str | None, typer.Option(help="Column with the time.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Columns with metrics, separated by commas.")] = None,
     start: Annotated[str | None, typer.Option(help="Time of row 0, where the time column numbers rows.")] = None,
