@@ -20,6 +20,7 @@ from bench import formats as wire
 from bench import poison as poisoned
 from bench import score as scoring
 from bench import steady as steadily
+from bench import training as trained
 from bench.arena import Arena
 from bench.check import Check
 from bench.check import check as checked_windows
@@ -134,6 +135,26 @@ def score(
     """Microseconds to score a window, beside scikit-learn; no Kafka."""
     result = scoring.run(devices, windows)
     scoring.show(result)
+    if as_json:
+        emit(result)
+
+
+@app.command()
+def training(  # noqa: PLR0913 - one parameter a flag
+    *,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices there are.")] = 10_000,
+    windows: Annotated[int, typer.Option(min=60, help="How many each has.")] = 500,
+    metrics: Annotated[int, typer.Option(min=1, help="How many each measures; five features a metric.")] = 5,
+    killed: Annotated[bool, typer.Option("--killed", help="Once more, killed half-way and gone on with.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="On half of the windows, then on all, compared and registered; then score.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with the fleet and every log.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Seconds and memory to train a model for each device, by `tidewatch train` itself; no Kafka."""
+    result = trained.run(trained.Case(devices, windows, metrics), killed=killed, whole=whole, keep=keep)
+    trained.show(result)
     if as_json:
         emit(result)
 

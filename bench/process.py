@@ -68,6 +68,19 @@ class Process:
         """Whether it runs no more."""
         return self._running().poll() is not None
 
+    def succeeded(self) -> None:
+        """See that it has ended well.
+
+        Raises:
+            UnavailableError: it did not; the end of its log is told.
+        """
+        code = self._running().wait()
+        if code:
+            tail = self._log.read_text("utf-8", errors="replace")[-2_000:]
+            raise UnavailableError(
+                f"{' '.join(self._command[:3])} ended with {code}; its log {self._log} ends:\n{tail}"
+            )
+
     def usage(self) -> Usage:
         """What it has used so far."""
         return usage(self._running().pid)

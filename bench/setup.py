@@ -48,7 +48,7 @@ def arena(job: Job, *, keep: bool) -> Iterator[Arena]:
 @contextmanager
 def bare(job: Job, *, keep: bool) -> Iterator[Arena]:
     """A broker, no topics, no models."""
-    with _folder(keep=keep) as folder, _broker(job, folder) as built:
+    with folder(keep=keep) as place, _broker(job, place) as built:
         yield built
 
 
@@ -64,15 +64,16 @@ def ground(job: Job, *, keep: bool) -> Iterator[Arena]:
 
 
 @contextmanager
-def _folder(*, keep: bool) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="tidewatch-bench-"))
+def folder(*, keep: bool) -> Iterator[Path]:
+    """A folder that is gone afterwards, but for ``keep``."""
+    place = Path(tempfile.mkdtemp(prefix="tidewatch-bench-"))
     try:
-        yield folder
+        yield place
     finally:
         if keep:
-            console.print(f"kept {folder}")
+            console.print(f"kept {place}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager
