@@ -1,4 +1,4 @@
-"""How long a fleet takes to train, with how much memory; killed half-way and gone on with; compared, registered, scored.
+"""How long a fleet takes to train, with how much memory; killed half-way and gone on with; compared, and scored.
 
 Statistics as the Parquet sink writes them are made first; everything else is done by ``tidewatch`` itself, in processes
 of its own.
@@ -87,7 +87,7 @@ def run(case: Case, *, killed: bool, whole: bool, keep: bool) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """For a person."""
-    title = f"{result['devices']:,} devices × {result['windows']:,} windows × {5 * result['metrics']} features"
+    title = f"{result['devices']:,} devices, {result['windows']:,} windows, {5 * result['metrics']} features"
     table = Table("", "seconds", "peak MB", "cores", box=SIMPLE, title=title)
     for step in result["steps"]:
         table.add_row(step["name"], f"{step['seconds']:.1f}", f"{step['peak_mb']:,.0f}", f"{step['cores']:.2f}")

@@ -68,11 +68,11 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     trained = json.loads(CliRunner().invoke(app, [*flags, "jobs", "list", "--json"]).stdout)
     assert {job["state"] for job in trained} == {"done"}
     found = dataset(tmp_path / "scored", "predictions").to_table(["device_id", "window_start", "anomaly", "state"])
-    frame = found.to_pandas()
+    frame: pd.DataFrame = found.to_pandas()
     frame["start"] = frame.window_start.astype("datetime64[ms, UTC]").astype("int64")
     frame["odd"] = [odd[key] for key in zip(frame.device_id, frame.start, strict=True)]
     later = [start >= starts[name][TRAINED] for name, start in zip(frame.device_id, frame.start, strict=True)]
-    return frame[later]
+    return frame.loc[later]
 
 
 def test_what_is_in_range_is_seldom_flagged_and_what_is_not_nearly_always(judged: pd.DataFrame) -> None:
