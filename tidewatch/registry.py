@@ -214,7 +214,8 @@ class Registry:
             return str(known.experiment_id)
         local = self._address.startswith(LOCAL)
         place = (self._settings.folder / "artifacts").resolve().as_uri() if local else None
-        return str(self._client.create_experiment(self._settings.experiment, place))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # or its pages show what language models need
+        return str(self._client.create_experiment(self._settings.experiment, place, kind))
 
     def _registered(self) -> None:
         if not self._client.search_registered_models(f"name = '{self._settings.name}'"):
