@@ -32,7 +32,7 @@ START = 1_699_920_000_000
 """A midnight, epoch ms."""
 PART = 72
 """Windows in a file."""
-NAP_S = 0.05
+NAP_S = 0.5
 KILL = 0.5
 """Share of the devices that are done when the first training is killed."""
 

@@ -30,7 +30,7 @@ def test_a_server_is_judged_by_events_and_by_what_explains_them(
     result = evaluated("asd", servers(tmp_path))
 
     assert (result["event_recall"], result["hit3"], result["rows"]) == (1, 1, 400)
-    assert result["ap"] > 0.7  # the ten windows after the event see its end
+    assert result["ap"] > 0.6  # the ten windows after the event see its end, and ten more remember it
     assert result["median_delay_rows"] == 1  # the first two odd windows of three
     assert result["false_alerts_per_week"] == pytest.approx(7 * result["false_alerts_per_day"])
 
@@ -90,8 +90,8 @@ def test_through_kafka_no_series_is_fitted_again(tmp_path: Path, benchmark: str)
 def test_the_servers_of_asd(data_root: Path) -> None:
     result = evaluated("asd", data_root)
 
-    assert result["ap"] > 0.48
-    assert result["f1"] > 0.38
+    assert result["ap"] > 0.44  # 0.46; 0.50 before outliers were left out (ADR 39)
+    assert result["f1"] > 0.35
     assert result["event_recall"] > 0.7
     assert result["false_alerts_per_day"] < 1
     assert result["hit3"] > 0.9

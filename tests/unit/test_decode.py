@@ -122,7 +122,7 @@ def test_a_bad_record_costs_nobody_but_itself(value: bytes | None, reason: Reaso
 
 
 def test_every_reason_of_decoding_is_tried() -> None:
-    later = {Reason.LATE, Reason.DUPLICATE}
+    later = {Reason.LATE, Reason.DUPLICATE, Reason.NOT_ACCEPTED}
 
     assert {reason for _, reason in REFUSED} == set(Reason) - later
 
