@@ -14,7 +14,7 @@ from scorers.errors import ModelError, hold
 from scorers.features import KINDS, MEAN, features, transform
 from scorers.floors import floors_of
 from scorers.model import DEEPEST, DeviceModel, Kernel, Space
-from scorers.statistics import Flags, Floats, Ints, Statistics
+from scorers.statistics import Floats, Ints, Statistics
 
 PARTIAL = 0.5
 """A window with less than this share of the usual readings is partial ..."""
@@ -137,13 +137,11 @@ def fit_device(statistics: Statistics, window_end: Ints, spec: TrainSpec) -> Dev
     chosen, shaped, softening, floors = prepare(statistics, window_end, spec)
     stride = apart(len(window_end), spec)
 
-    counted = _counted(shaped, softening, floors, spec)
-
     def trial(spec: TrainSpec) -> Trial:
-        far, plain = _held_out(shaped, counted, softening, floors, spec)
+        far, plain = _held_out(shaped, softening, floors, spec)
         return Trial(far, plain, held_limit(far, spec, stride))
 
-    space = _space(shaped[counted], softening, floors, spec)
+    space = fit_space(shaped, softening, floors, spec)
     return settle(Learned(chosen.metrics, space, space.whiten(shaped), int(window_end.max())), spec, trial)
 
 
@@ -250,17 +248,11 @@ def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec
     it is to be found: the farthest, ``spec.outliers`` of all, do not count (concentration steps; Rousseeuw &
     Van Driessen 1999).
     """
-    return _space(shaped[_counted(shaped, softening, floors, spec)], softening, floors, spec)
-
-
-def _counted(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Flags:
-    """Which windows do not stick out, shape (n,)."""
-    counted = np.ones(len(shaped), np.bool_)
+    space = _space(shaped, softening, floors, spec)
     for _ in range(STEPS if spec.outliers else 0):
-        space = _space(shaped[counted], softening, floors, spec)
         far = (space.whiten(shaped) ** 2).sum(axis=1)
-        counted = np.asarray(far <= np.quantile(far, 1 - spec.outliers))
-    return counted
+        space = _space(shaped[far <= np.quantile(far, 1 - spec.outliers)], softening, floors, spec)
+    return space
 
 
 def _space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
@@ -384,16 +376,11 @@ def _modelled(statistics: Statistics, spec: TrainSpec) -> Statistics:
     return statistics.align(metrics)
 
 
-def _held_out(
-    shaped: Floats, counted: Flags, softening: Floats, floors: Floats, spec: TrainSpec
-) -> tuple[Floats, Floats]:
-    """Kernel and whitened distances of every window, each from a model that has not seen it.
-
-    Which windows stick out is told once for all models, for it takes longer than the models do.
-    """
+def _held_out(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> tuple[Floats, Floats]:
+    """Kernel and whitened distances of every window, each from a model that has not seen it."""
     far, plain = [], []
     for train, test in folds(len(shaped), spec):
-        space = _space(shaped[train[counted[train]]], softening, floors, spec)
+        space = fit_space(shaped[train], softening, floors, spec)
         kernel = fit_kernel(space.whiten(shaped[train]), spec)
         whitened = space.whiten(shaped[test])
         far.append(kernel.distance(whitened))
