@@ -8,9 +8,9 @@ import hashlib
 import json
 import os
 import shutil
-from io import BytesIO
+from io import BufferedRandom, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -154,7 +154,7 @@ def fingerprint(path: Path) -> str | None:
     return trailer[len(MAGIC) :].decode("ascii", "replace") if trailer.startswith(MAGIC) else None
 
 
-def _write(file: BinaryIO, fleet: Fleet, created: int) -> None:
+def _write(file: BufferedRandom | BytesIO, fleet: Fleet, created: int) -> None:
     facts = {
         "format": FORMAT,
         "version": fleet.version,

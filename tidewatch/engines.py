@@ -22,7 +22,7 @@ class Spark(BaseModel):
     master: str = Field(
         default="local[*]",
         pattern=r"^(local(\[[^\]]+\])?|local-cluster\[[^\]]+\]|spark://.+|k8s://.+|yarn)$",
-        description="Spark's master: `local[4]` for four cores here (`*`: all), `spark://host:7077`, `k8s://…` or `yarn`.",
+        description="Spark's master: `local[4]`: four cores here (`*`: all); `spark://host:7077`, `k8s://…`, `yarn`.",
     )
     options: dict[str, SecretStr] = Field(
         default={},

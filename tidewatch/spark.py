@@ -19,19 +19,24 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from signal import SIGINT, getsignal, signal
+from threading import current_thread, main_thread
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from scorers import pack
+from scorers.crew import single_threaded
 from scorers.errors import ConfigError, InputError, UnavailableError
 from scorers.fleet import Fleet
 from scorers.source import TASK_ROWS, Period
 from scorers.statistics import BLOCKS
 from scorers.train import Plan, fit_apart
+from tidewatch.batch.spread import Pool
 from tidewatch.engines import Spark
 from tidewatch.runs import lot
 from tidewatch.servers import JAVA
@@ -107,7 +112,8 @@ def _started(conf: dict[str, str], log: Path) -> SparkSession:
             gateway = None
             if SparkContext._gateway is None:  # noqa: SLF001 - else its Java runs already
                 gateway = _launch(properties.name, {"stdout": file, "stderr": file})
-            context = SparkContext(conf=SparkConf().setAll(list(conf.items())), gateway=gateway)
+            with _own_interrupts():
+                context = SparkContext(conf=SparkConf().setAll(list(conf.items())), gateway=gateway)
         return SparkSession(context)
     except OSError as error:
         raise ConfigError(f"spark.log {log} cannot be written ({error}); name another file.") from error
@@ -127,6 +133,15 @@ def _launch(properties: str, streams: dict[str, Any]) -> Any:
         os.environ.pop("PYSPARK_SUBMIT_ARGS")
         if before is not None:
             os.environ["PYSPARK_SUBMIT_ARGS"] = before
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Ctrl-C means after it what it meant before: PySpark would take it for itself."""
+    before = getsignal(SIGINT)
+    yield
+    if current_thread() is main_thread():
+        signal(SIGINT, before)
 
 
 def _stop(started: SparkSession) -> None:
@@ -246,23 +261,54 @@ def _fit(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordB
     return fit
 
 
+def pool(spark: SparkSession) -> Pool:
+    """Where the tasks of a batch are done; each is a job of its own."""
+    context = spark.sparkContext
+    return Pool(partial(_Tasks, context), context.defaultParallelism)
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that each wait for a job of Spark's."""
+
+    def __init__(self, context: SparkContext) -> None:
+        super().__init__(TASKS * context.defaultParallelism)
+        self.context = context
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """See :class:`concurrent.futures.Executor`; jobs under way end too where those that wait are cancelled."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        if cancel_futures:
+            with suppress(Py4JError, OSError):  # its Java may be gone
+                self.context.cancelAllJobs()
+        super().shutdown(wait=wait)
+
+
+class _Tasks(_Threads):
+    """Does what it is given in Spark's processes."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See :class:`concurrent.futures.Executor`."""
+        return super().submit(self._job, partial(work, *args, **kwargs))
+
+    def _job(self, work: Callable[[], Any]) -> Any:
+        (result,) = self.context.parallelize([None], 1).map(lambda _: _alone(work)).collect()
+        return result
+
+
+def _alone(work: Callable[[], Any]) -> Any:
+    """Do something in a process of Spark's, which shares the cores with others."""
+    single_threaded()
+    pa.set_cpu_count(1)
+    return work()
+
+
 def _jobs(spark: SparkSession, lots: DataFrame) -> Iterator[Any]:
     """The rows of every partition, as they come."""
     context, rows = spark.sparkContext, lots.rdd
-    with _threads(spark) as pool:
-        jobs = [pool.submit(context.runJob, rows, list, [part]) for part in range(rows.getNumPartitions())]
+    threads = _Threads(context)
+    try:
+        jobs = [threads.submit(context.runJob, rows, list, [part]) for part in range(rows.getNumPartitions())]
         for job in as_completed(jobs):
             yield from job.result()
-
-
-@contextmanager
-def _threads(spark: SparkSession) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each wait for a job; what has not begun never does if this ends early."""
-    pool = ThreadPoolExecutor(TASKS * max(4, spark.sparkContext.defaultParallelism))
-    try:
-        yield pool
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        with suppress(Py4JError, OSError):
-            spark.sparkContext.cancelAllJobs()
-        pool.shutdown()
+        threads.shutdown(cancel_futures=True)

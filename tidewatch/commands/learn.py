@@ -30,9 +30,9 @@ from tidewatch.spans import duration, faults, period
 from tidewatch.tracks import tracks
 from tidewatch.training import Order, Trained
 
-
 OnEngine = Annotated[
-    Engine, typer.Option(case_sensitive=False, help="Where: here, or on Apache Spark as `[spark]` says (extra `spark`).")
+    Engine,
+    typer.Option(case_sensitive=False, help="Where: here, or on Apache Spark as `[spark]` says (extra `spark`)."),
 ]
 
 
