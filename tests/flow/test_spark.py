@@ -55,11 +55,11 @@ def test_spark_trains_what_is_trained_here(tmp_path: Path) -> None:
     write(tmp_path / "parquet", windows | {"new": Device(9, 3).windows(5), "absurd": absurd})
     here, there = settings(tmp_path, "here"), settings(tmp_path, "there")
 
-    ours = train(here, Order(here.parquet.folder, here.worker.fleet, workers=1))
+    ours = train(here, Order(here.parquet.folder, here.worker.fleet, workers=2))
     theirs = train(there, Order(there.parquet.folder, there.worker.fleet, workers=1, engine=Engine.SPARK))
 
     same = [name for name in ours.results.column_names if name not in {"started", "seconds"}]
-    assert theirs.results.select(same).equals(ours.results.select(same))
+    assert theirs.results.select(same).to_pylist() == ours.results.select(same).to_pylist()
     one, other = pack.load(here.worker.fleet), pack.load(there.worker.fleet)
     for device in one.devices:
         left, right = one.only({device}).groups[0], other.only({device}).groups[0]
