@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from io import BufferedRandom
+from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +67,24 @@ def save(fleet: Fleet, path: Path, created: int) -> None:
     Raises:
         FleetFileError: the file cannot be written.
     """
-    facts = {
-        "format": FORMAT,
-        "version": fleet.version,
-        "created": created,
-        "models": len(fleet),
-        "types": len(fleet.types),
-        "rule": fleet.rule,
-        "features": DEFINITION,
-    }
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w+b") as file:
-            _write(file, fleet, SCHEMA.with_metadata({MANIFEST: json.dumps(facts)}))
+            _write(file, fleet, created)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
         _sync(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FleetFileError(f"The fleet file {path} cannot be written ({error}); name a folder with room.") from error
+
+
+def dumps(fleet: Fleet, created: int) -> bytes:
+    """The bytes of a file that :func:`save` would write."""
+    with BytesIO() as file:
+        _write(file, fleet, created)
+        return file.getvalue()
 
 
 def install(source: Path, target: Path) -> None:
@@ -120,6 +120,15 @@ def load(path: Path) -> Fleet:
         raise FleetFileError(
             f"The fleet file {path} cannot be read ({error}); train a fleet, or name its file."
         ) from error
+    return loads(content, path)
+
+
+def loads(content: bytes, path: Path) -> Fleet:
+    """A fleet from the bytes of a file; ``path`` is where they are from, for messages.
+
+    Raises:
+        FleetFileError: they are torn, tampered with, of a newer format or made from other features.
+    """
     _verify(path, content)
     try:
         with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
@@ -145,7 +154,17 @@ def fingerprint(path: Path) -> str | None:
     return trailer[len(MAGIC) :].decode("ascii", "replace") if trailer.startswith(MAGIC) else None
 
 
-def _write(file: BufferedRandom, fleet: Fleet, schema: pa.Schema) -> None:
+def _write(file: BufferedRandom | BytesIO, fleet: Fleet, created: int) -> None:
+    facts = {
+        "format": FORMAT,
+        "version": fleet.version,
+        "created": created,
+        "models": len(fleet),
+        "types": len(fleet.types),
+        "rule": fleet.rule,
+        "features": DEFINITION,
+    }
+    schema = SCHEMA.with_metadata({MANIFEST: json.dumps(facts)})
     with pa.ipc.new_stream(file, schema) as writer:
         for group in fleet.groups:
             writer.write_batch(_row(group, schema))
@@ -153,8 +172,6 @@ def _write(file: BufferedRandom, fleet: Fleet, schema: pa.Schema) -> None:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0, os.SEEK_END)
     file.write(MAGIC + digest.encode())
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

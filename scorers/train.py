@@ -16,10 +16,11 @@ import pyarrow.dataset as ds
 from threadpoolctl import threadpool_limits
 
 from scorers import contest, pack
+from scorers.apart import apart
 from scorers.check import CheckSpec, check
 from scorers.choose import Candidate, Tried, choose
 from scorers.contest import Contest
-from scorers.crew import Crew, at_most
+from scorers.crew import Crew, at_most, single_threaded
 from scorers.errors import ModelError
 from scorers.fit import TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
@@ -169,6 +170,18 @@ def outcomes(
             yield outcome, total
 
 
+def fit_apart(table: pa.Table, plan: Plan) -> Iterator[Outcome]:
+    """Outcomes of the devices of one table, in a child of this process, which is somebody else's; see ``apart``.
+
+    Args:
+        table: window statistics as :func:`scorers.source.tables` gives them, sorted by device.
+        plan: what is done with each device.
+    """
+    single_threaded()
+    lost = partial(_lost_of, plan=plan)
+    yield from apart(list(devices(table)), partial(_one, plan=plan), lost, plan.attempts)
+
+
 def attempt(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -> Outcome:
     """Train one device; whatever happens stays with this device.
 
@@ -256,11 +269,13 @@ def _spread(found: Iterator[pa.Table], plan: Plan, workers: int) -> Iterator[lis
 
 def _fit(table: pa.Table, plan: Plan) -> list[Outcome]:
     """Outcomes of the devices of one table, which is sorted by device."""
-    found = []
-    for device, rows in devices(table):
-        with at_most(plan.timeout_s):
-            found.append(attempt(device, *windows(rows), plan))
-    return found
+    return [_one(found, plan) for found in devices(table)]
+
+
+def _one(found: tuple[str, pa.Table], plan: Plan) -> Outcome:
+    device, rows = found
+    with at_most(plan.timeout_s):
+        return attempt(device, *windows(rows), plan)
 
 
 def _halves(table: pa.Table) -> list[pa.Table]:
@@ -275,3 +290,8 @@ def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:
     reason = f"its process ended {plan.attempts} times: {limit}more memory than there is."
     ((device, rows),) = devices(table)
     return [(Result(device, "failed", len(rows), reason, attempts=plan.attempts), None)]
+
+
+def _lost_of(found: tuple[str, pa.Table], plan: Plan) -> Outcome:
+    (outcome,) = _lost(found[1], plan)
+    return outcome

@@ -89,5 +89,5 @@ def _literal(group: str, name: str) -> str:
     if value is None:
         return json.dumps(5.0)
     if isinstance(value, dict):
-        return '{ "security.protocol" = "SASL_SSL" }'
+        return '{ "spark.driver.memory" = "4g" }' if group == "spark" else '{ "security.protocol" = "SASL_SSL" }'
     return json.dumps(value, default=str)

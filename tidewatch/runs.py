@@ -89,13 +89,14 @@ class Run:
         Raises:
             FleetFileError: the disk does not take it.
         """
+        self.take(*lot(outcomes, self.name))
+
+    def take(self, results: pa.Table, fleet: Fleet) -> None:
+        """Write down a lot that :func:`lot` made, perhaps elsewhere; errors as of :meth:`keep`."""
         folder = self.path / "tasks"
         number = len(list(folder.glob("*.parquet")))
-        models: dict[str, DeviceModel] = {result.device: model for result, model in outcomes if model is not None}
-        pack.save(Fleet.of(models, self.name), folder / f"{number:06d}.arrow", self.facts["started"])
-        _write(
-            pa.Table.from_pylist([_row(result) for result, _ in outcomes], RESULTS), folder / f"{number:06d}.parquet"
-        )
+        pack.save(fleet, folder / f"{number:06d}.arrow", self.facts["started"])
+        _write(results, folder / f"{number:06d}.parquet")
 
     def results(self) -> pa.Table:
         """The results there are, by device."""
@@ -107,7 +108,7 @@ class Run:
         These are the ones that training gave none.
         """
         results = self.results()
-        lots = [pack.load(lot.with_suffix(".arrow")) for lot in self._lots()]
+        lots = [pack.load(path.with_suffix(".arrow")) for path in self._lots()]
         without = {row for row, has in zip(results["device"].to_pylist(), _trained(results), strict=True) if not has}
         kept = [] if champion is None else sorted(without.intersection(champion.devices))
         fleets = [*lots, lent, *([champion.only(set(kept))] if champion is not None and kept else [])]
@@ -119,8 +120,14 @@ class Run:
         return sorted((self.path / "tasks").glob("*.parquet"))
 
     def _tables(self) -> Iterator[pa.Table]:
-        for lot in self._lots():
-            yield pq.read_table(lot, schema=RESULTS)
+        for path in self._lots():
+            yield pq.read_table(path, schema=RESULTS)
+
+
+def lot(outcomes: Sequence[Outcome], version: str) -> tuple[pa.Table, Fleet]:
+    """The results of some devices, with the schema of ``RESULTS``, and their models."""
+    models: dict[str, DeviceModel] = {result.device: model for result, model in outcomes if model is not None}
+    return pa.Table.from_pylist([_row(result) for result, _ in outcomes], RESULTS), Fleet.of(models, version)
 
 
 def begin(folder: Path, name: str, facts: dict[str, Any]) -> Run:

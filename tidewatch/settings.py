@@ -33,12 +33,15 @@ from stream.contracts import Topics
 from stream.kafka import Broker
 from stream.outbox import Delivery
 from tidewatch import entries
+from tidewatch.engines import Spark
 from tidewatch.entries import Schedule, Scheduler
 
 FILE = Path("tidewatch.toml")
 PREFIX = "TIDEWATCH_"
 SCHEDULE = "schedule."
 """Begins the names of what is scheduled, which the file alone says."""
+OPTIONS = ("kafka.options", "spark.options")
+"""Tables whose names are not ours."""
 SHORT = {"TIDEWATCH_KAFKA": "kafka.bootstrap", "TIDEWATCH_REDIS": "redis.url"}
 """The two variables everybody sets, and what they stand for."""
 
@@ -401,6 +404,7 @@ class Settings(_Group):
     redis_sink: RedisSink = RedisSink()
     training: Training = Training()
     models: Models = Models()
+    spark: Spark = Spark()
     scheduler: Scheduler = Scheduler()
     schedule: Schedule = Schedule()
     jobs: Jobs = Jobs()
@@ -549,14 +553,15 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
 
 
 def _place(name: str, found: Given) -> tuple[str, str, str]:
-    """Group, field and, for ``kafka.options``, the option."""
-    if name == "kafka.options":
-        raise ConfigError(f"{name} in {found.source} needs an option's name behind it, such as {name}.sasl.password.")
+    """Group, field and, for ``OPTIONS``, the option."""
+    if name in OPTIONS:
+        example = "sasl.password" if name == "kafka.options" else "spark.driver.memory"
+        raise ConfigError(f"{name} in {found.source} needs an option's name behind it, such as {name}.{example}.")
     if name.startswith(SCHEDULE):
         return entries.place(name, found.source)
     known = [field for field, *_ in described()]
     group, field, option = [*name.split(".", 2), "", ""][:3]
-    if f"{group}.{field}" in known and (not option or f"{group}.{field}" == "kafka.options"):
+    if f"{group}.{field}" in known and (not option or f"{group}.{field}" in OPTIONS):
         return group, field, option
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "`tidewatch config` lists every setting."
@@ -576,6 +581,6 @@ def _refusal(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:
         why = "it is missing"
     if first["type"] == "string_pattern_mismatch":
         why = "should be: " + next(row[-1] for row in described() if row[0] == name).rstrip(".")
-    secret = name.startswith(("kafka.options", "redis.url"))
+    secret = name.startswith((*OPTIONS, "redis.url"))
     shown = "" if secret or name not in given else f" is {found[-1].value!r}"
     return ConfigError(f"{name}{shown}: {why} (set in {found[-1].source}).")

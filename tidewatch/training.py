@@ -8,10 +8,11 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from scorers.source import Period, extent
 from scorers.train import Plan, Result, Spans, Training, outcomes
 from sinks.read import dataset
 from tidewatch.console import err, progress
+from tidewatch.engines import Engine
 from tidewatch.record import record
 from tidewatch.registry import Registry, Version
 from tidewatch.runs import TIMES, Run, begin, contests
@@ -36,6 +38,8 @@ from tidewatch.wiring import plan, type_spec
 
 AGE_MS = 86_400_000
 """A training that was cut off is gone on with unless it is older than this."""
+Lots = Generator[tuple[int, int], None, None]
+"""As lots of devices are kept: how many, and how many devices there were to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Order:
     """When devices are known to have been faulty."""
     force: bool = False
     """Whether the new fleet is put in force though it is not better."""
-    engine: str = "local"
+    engine: Engine = Engine.LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,8 @@ def train(settings: Settings, order: Order) -> Trained:
     with _run(settings, order, source) as run:
         champion = _champion(order.target, registry, run)
         if not run.finished:
-            _devices(run, source, replace(plan(settings), champion=champion, labels=order.labels), order)
+            how = replace(plan(settings), champion=champion, labels=order.labels)
+            _devices(run, (_local if order.engine is Engine.LOCAL else _spark)(run, source, how, settings, order))
         lent, types = _types(run, source, settings, order)
         results, kept = run.finish(pack.load(champion) if champion else None, lent)
         if not any(status == "trained" for status in results["status"].to_pylist()) and not lent.types:
@@ -247,16 +252,32 @@ def _champion(target: Path, registry: Registry | None, run: Run) -> Path | None:
     return target
 
 
-def _devices(run: Run, source: ds.Dataset, how: Plan, order: Order) -> None:
+def _devices(run: Run, lots: Lots) -> None:
     """Train every device that has no result yet, a lot at a time."""
-    facts, done = run.facts, run.done()
-    period = replace(order.period, since=facts["since"], until=facts["until"])
-    with progress("training") as show:
-        cores, count = order.workers or os.cpu_count() or 1, len(done)
-        for lot, total in outcomes(source, how, period=period, workers=cores, done=done):
-            run.keep(lot)
-            count += len(lot)
-            show(count, len(done) + total)
+    before = count = len(run.done())
+    with progress("training") as show, closing(lots):
+        for devices, total in lots:
+            count += devices
+            show(count, before + total)
+
+
+def _local(run: Run, source: ds.Dataset, how: Plan, _: Settings, order: Order) -> Lots:
+    cores = order.workers or os.cpu_count() or 1
+    for lot, total in outcomes(source, how, period=_period(run, order), workers=cores, done=run.done()):
+        run.keep(lot)
+        yield len(lot), total
+
+
+def _spark(run: Run, source: ds.Dataset, how: Plan, settings: Settings, order: Order) -> Lots:
+    spark = import_module("tidewatch.spark")  # PySpark is an extra
+    with spark.session(settings.spark) as session:
+        for (results, fleet), total in spark.trained(session, source, how, _period(run, order), run.done()):
+            run.take(results, fleet)
+            yield len(results), total
+
+
+def _period(run: Run, order: Order) -> Period:
+    return replace(order.period, since=run.facts["since"], until=run.facts["until"])
 
 
 def _types(run: Run, source: ds.Dataset, settings: Settings, order: Order) -> tuple[Fleet, list[Result]]:
@@ -264,7 +285,7 @@ def _types(run: Run, source: ds.Dataset, settings: Settings, order: Order) -> tu
     training, how = Training(), replace(plan(settings), labels=order.labels)
     rows = run.results().select(["device", "status", "windows"]).to_pylist()
     training.results.extend(Result(**row) for row in rows)
-    period = replace(order.period, since=run.facts["since"], until=run.facts["until"])
+    period = _period(run, order)
     with progress("types") as show:
         cores, types = order.workers or os.cpu_count() or 1, type_spec(settings)
         train_types(source, training, how, types, period=period, workers=cores, progress=show)

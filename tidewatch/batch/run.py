@@ -3,8 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from tidewatch.batch import shards, spool, windows
 from tidewatch.batch.inputs import find
 from tidewatch.batch.report import report
 from tidewatch.batch.spec import DISK, Choice, Format, Kind, Plan, Result, Span, Task, leave, receive
-from tidewatch.batch.spread import spread
+from tidewatch.batch.spread import Pool, spread
+from tidewatch.engines import Engine
 from tidewatch.jobs import Cancelled, Jobs, Run, Status
 from tidewatch.places import Found, Place, put, remove
 from tidewatch.settings import Settings
@@ -87,6 +90,7 @@ def score(  # noqa: PLR0913 - a job is where everything meets
     name: str,
     *,
     workers: int | None = None,
+    engine: Engine = Engine.LOCAL,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda _, __, ___: None,
 ) -> Status:
@@ -97,6 +101,7 @@ def score(  # noqa: PLR0913 - a job is where everything meets
         request: what was asked for.
         name: the job's id.
         workers: processes; one a core by default. The calling script needs its ``__main__`` guard.
+        engine: where tasks are done; on Spark, executors must see the job's folder under the same name.
         stop: asked now and then whether to stop.
         progress: called as pieces of work are done.
 
@@ -112,10 +117,21 @@ def score(  # noqa: PLR0913 - a job is where everything meets
     jobs = Jobs(settings.jobs.folder)
     if jobs.get(name).state == "done":
         return jobs.get(name)
-    with jobs.run(name, stop) as run:
-        batch = _Batch(run, workers or os.cpu_count() or 1, progress)
+    with jobs.run(name, stop) as run, _engine(settings, engine, workers) as pool:
+        batch = _Batch(run, pool, progress)
         batch.run_all(_plan(settings, request, run))
         return run.status
+
+
+@contextmanager
+def _engine(settings: Settings, engine: Engine, workers: int | None) -> Iterator[int | Pool]:
+    """Processes here, or Spark."""
+    if engine is Engine.LOCAL:
+        yield workers or os.cpu_count() or 1
+        return
+    spark = import_module("tidewatch.spark")  # PySpark is an extra
+    with spark.session(settings.spark) as session:
+        yield spark.pool(session)
 
 
 def _plan(settings: Settings, request: Request, run: Run) -> Plan:
@@ -159,7 +175,7 @@ def _fleet(run: Run, models: Path) -> Path | None:
 class _Batch:
     """One run of a job."""
 
-    def __init__(self, run: Run, workers: int, progress: Progress) -> None:
+    def __init__(self, run: Run, workers: int | Pool, progress: Progress) -> None:
         self._run = run
         self._workers = workers
         self._progress = progress

@@ -3,9 +3,10 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from signal import SIG_IGN, SIGINT, signal
@@ -24,18 +25,28 @@ NAP_S = 0.2
 """How often somebody looks whether to stop."""
 
 
-def spread(run: Run, plan: Plan, task: Task, items: Sequence[Any], workers: int) -> Iterator[tuple[Any, Result]]:
-    """Results as they come; tasks go to processes, unless there is but one to use."""
-    if workers == 1 or len(items) <= 1:
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Where tasks are done, elsewhere than in processes here."""
+
+    make: Callable[[], Executor]
+    width: int
+    """Tasks that go on at the same time."""
+
+
+def spread(run: Run, plan: Plan, task: Task, items: Sequence[Any], workers: int | Pool) -> Iterator[tuple[Any, Result]]:
+    """Results as they come; tasks go to processes, unless there is but one to use, or to a pool."""
+    if workers == 1 or (isinstance(workers, int) and len(items) <= 1):
         here = replace(plan, stop=lambda: run.stopped)
         with threadpool_limits(1, user_api="blas"):
             for item in items:
                 run.check()
                 yield item, _attempt(task, here, item)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    own = workers if isinstance(workers, Pool) else _processes(workers)
+    pool = own.make()
     try:
-        yield from _pooled(run, lambda item: pool.submit(_attempt, task, plan, item), iter(items), 2 * workers)
+        yield from _pooled(run, lambda item: pool.submit(_attempt, task, plan, item), iter(items), 2 * own.width)
     except BrokenProcessPool as error:
         raise UnavailableError(
             "A scoring process was killed, most likely for want of memory; use fewer --workers or a lower"
@@ -45,6 +56,10 @@ def spread(run: Run, plan: Plan, task: Task, items: Sequence[Any], workers: int)
         plan.halt.touch()
         pool.shutdown(cancel_futures=True)
         plan.halt.unlink()
+
+
+def _processes(count: int) -> Pool:
+    return Pool(partial(ProcessPoolExecutor, count, get_context("spawn"), _begin), count)
 
 
 def _pooled(run: Run, submit: Submit, items: Iterator[Any], most: int) -> Iterator[tuple[Any, Result]]:

@@ -15,7 +15,9 @@ from stream.decode import EARLIEST, LATEST
 from tidewatch.batch import run as batch
 from tidewatch.batch.spec import Format, Span
 from tidewatch.commands.feed import AsJson
+from tidewatch.commands.learn import OnEngine
 from tidewatch.console import emit, err, out, plain, progress
+from tidewatch.engines import Engine
 from tidewatch.jobs import Cancelled, Jobs, State, Status
 from tidewatch.settings import InForce
 from tidewatch.spans import moment
@@ -59,6 +61,7 @@ def score(
     ] = None,
     kind: Annotated[list[Format] | None, typer.Option("--format", help="May be repeated. Parquet by default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core when left out.")] = None,
+    engine: OnEngine = Engine.LOCAL,
     job_id: Annotated[
         str | None, typer.Option(help="Name of the job; the same again goes on where it stopped.")
     ] = None,
@@ -99,15 +102,15 @@ def score(
     before = job.state
     if before is State.DONE:
         err.print(f"Job {job.id} is done already; give another --job-id to score again.")
-    status = _run(in_force, request, job.id, workers) if before is not State.DONE else job
+    status = _run(in_force, request, job.id, workers, engine) if before is not State.DONE else job
     _told(status, as_json=as_json, target=target)
     if status.failures:
         raise typer.Exit(1)
 
 
-def _run(in_force: InForce, request: batch.Request, name: str, workers: int | None) -> Status:
+def _run(in_force: InForce, request: batch.Request, name: str, workers: int | None, engine: Engine) -> Status:
     err.print(f"job {name}")
-    stage = ""
+    stage, settings = "", in_force.settings
     with until_signalled() as stop, progress("scoring") as show:
 
         def advance(words: str, done: int, total: int) -> None:
@@ -116,7 +119,9 @@ def _run(in_force: InForce, request: batch.Request, name: str, workers: int | No
             show(done, total)
 
         try:
-            return batch.score(in_force.settings, request, name, workers=workers, stop=stop.is_set, progress=advance)
+            return batch.score(
+                settings, request, name, workers=workers, engine=engine, stop=stop.is_set, progress=advance
+            )
         except Cancelled:
             err.print(
                 f"Stopped while {stage or 'beginning'}; the same command with --job-id {name} goes on from there."

@@ -22,12 +22,18 @@ from tidewatch import series, training
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress
+from tidewatch.engines import Engine
 from tidewatch.protocols import SERIES, Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, faults, period
 from tidewatch.tracks import tracks
 from tidewatch.training import Order, Trained
+
+OnEngine = Annotated[
+    Engine,
+    typer.Option(case_sensitive=False, help="Where: here, or on Apache Spark as `[spark]` says (extra `spark`)."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +69,7 @@ def train(
         str | None, typer.Option(help="Name of the run; one of that name that was cut off is gone on with.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core when left out.")] = None,
+    engine: OnEngine = Engine.LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Train one model per device from recorded windows; put the fleet in force if it is better than the one before.
@@ -80,6 +87,7 @@ def train(
         name=run,
         labels=faults(labels) if labels else {},
         force=force,
+        engine=engine,
     )
     trained = training.train(settings, order)
     if as_json:
