@@ -23,7 +23,7 @@ from producers.batch import ReadingEncoder
 from scorers.errors import UnavailableError
 from scorers.statistics import Floats
 from stream.kafka import ensure_topics, producer
-from tidewatch.settings import Window
+from tidewatch.groups import Window
 
 SLICE_MS = 50
 """Readings are sent in slices of so much event time, each as soon as it is over."""

@@ -30,7 +30,8 @@ from stream.partition import Source as Input
 from stream.readings import READINGS
 from stream.records import PUNCTUATION, Records
 from tidewatch.evaluate import blocks
-from tidewatch.settings import Settings, load
+from tidewatch.groups import Settings
+from tidewatch.settings import load
 from tidewatch.wiring import stream_spec
 
 START = 1_700_000_000_000

@@ -25,8 +25,8 @@ from stream.contracts import Acceptance, Accepted
 from stream.kafka import Broker
 from stream.state import DeviceState, PartitionState, device_key, partition_key
 from tidewatch.console import progress
+from tidewatch.groups import Settings
 from tidewatch.rejects import Id, Reject, understand
-from tidewatch.settings import Settings
 from tidewatch.shelf import inputs
 from tidewatch.tail import Span, gather, latest, spans, within
 

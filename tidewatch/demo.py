@@ -29,8 +29,9 @@ from stream.decode import LATEST
 from stream.kafka import Broker
 from tidewatch.children import Child
 from tidewatch.console import alert_line
+from tidewatch.groups import Settings
 from tidewatch.rejects import Reject, understand
-from tidewatch.settings import InForce, Settings
+from tidewatch.settings import InForce
 from tidewatch.stack import Stack
 from tidewatch.tail import drained, follow, gather
 from tidewatch.training import Order, train

@@ -27,10 +27,11 @@ from sinks.replace import Area
 from stream.contracts import Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker
 from tidewatch.entries import Entry
+from tidewatch.groups import Redis, Settings
 from tidewatch.history import History, Outcome, Run
 from tidewatch.locks import running
 from tidewatch.servers import quiet_admin
-from tidewatch.settings import Redis, Settings, mask
+from tidewatch.settings import mask
 from tidewatch.stack import EMBEDDED_CLUSTER
 
 State = Literal["ok", "warn", "fail"]

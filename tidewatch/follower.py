@@ -5,8 +5,8 @@ import threading
 from pathlib import Path
 
 from scorers.errors import TidewatchError
+from tidewatch.groups import Models
 from tidewatch.registry import Registry
-from tidewatch.settings import Models
 
 log = logging.getLogger(__name__)
 

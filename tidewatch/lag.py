@@ -14,8 +14,8 @@ from confluent_kafka.admin import ConsumerGroupDescription
 
 from stream.kafka import Broker, unreachable
 from stream.state import PartitionState, partition_key
+from tidewatch.groups import Settings
 from tidewatch.servers import quiet_admin
-from tidewatch.settings import Settings
 from tidewatch.tail import Place, Span, committed, heads, latest, spans
 from tidewatch.writing import Kind, build
 

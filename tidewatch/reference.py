@@ -5,7 +5,8 @@ from itertools import groupby
 
 from tidewatch import entries
 from tidewatch.entries import Entry
-from tidewatch.settings import PREFIX, SHORT, Settings, described
+from tidewatch.groups import Settings
+from tidewatch.settings import PREFIX, SHORT, described
 
 _HEAD = """# Settings
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from scorers import pack
 from scorers.errors import ConfigError, InputError, UnavailableError
-from tidewatch.settings import Models
+from tidewatch.groups import Models
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: the version in force, and the latest one that was not promoted."""

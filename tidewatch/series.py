@@ -19,9 +19,10 @@ from stream.contracts import Score
 from tidewatch import nab
 from tidewatch.children import override
 from tidewatch.evaluate import Job, blocks
+from tidewatch.groups import Settings
 from tidewatch.protocols import WEEK, Alarms, Events, Sweep, alarms, judge_events, mean, median_delay
 from tidewatch.rivals import RECIPES, Recipe
-from tidewatch.settings import InForce, Settings
+from tidewatch.settings import InForce
 from tidewatch.wiring import stream_spec, train_spec
 
 ROWS = 10

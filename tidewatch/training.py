@@ -30,10 +30,10 @@ from scorers.train import Plan, Result, Spans, Training, outcomes
 from sinks.read import dataset
 from tidewatch.console import err, progress
 from tidewatch.engines import Engine
+from tidewatch.groups import Settings
 from tidewatch.record import record
 from tidewatch.registry import Registry, Version
 from tidewatch.runs import TIMES, Run, begin, contests
-from tidewatch.settings import Settings
 from tidewatch.wiring import plan, type_spec
 
 AGE_MS = 86_400_000

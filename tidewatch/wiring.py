@@ -22,7 +22,7 @@ from stream.kafka import DAY_MS
 from stream.owners import WorkerSpec
 from stream.partition import StreamSpec
 from stream.window import WindowSpec
-from tidewatch.settings import Settings
+from tidewatch.groups import Settings
 
 WEEK_MS = 7 * DAY_MS
 

@@ -7,7 +7,7 @@ from sinks.base import Sink, Source, Tally
 from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.redis import RedisSink, RedisSpec
 from sinks.runner import RunSpec, run
-from tidewatch.settings import Settings
+from tidewatch.groups import Settings
 from tidewatch.tail import ends
 
 

@@ -18,8 +18,9 @@ from tests.simulator import Device
 from tidewatch.batch.run import Request, prepare, score
 from tidewatch.children import override
 from tidewatch.engines import Engine
+from tidewatch.groups import Settings
 from tidewatch.servers import JAVA, java_version
-from tidewatch.settings import Settings, load
+from tidewatch.settings import load
 from tidewatch.training import Order, train
 
 needs_java = pytest.mark.skipif(java_version() < JAVA, reason=f"Spark needs Java {JAVA}")

@@ -31,9 +31,9 @@ from tidewatch.batch import shards
 from tidewatch.batch.inputs import find
 from tidewatch.batch.run import Request, prepare, score
 from tidewatch.batch.spec import Choice, Format, Kind, Plan, Result, Span
+from tidewatch.groups import Settings
 from tidewatch.jobs import Cancelled, Jobs, Status
 from tidewatch.places import Place
-from tidewatch.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 Call = tuple[Settings, Path, Path]

@@ -30,8 +30,8 @@ from tidewatch.doctor import (
     probe_tables,
 )
 from tidewatch.entries import Entry
+from tidewatch.groups import Settings
 from tidewatch.history import Outcome, Run, Why
-from tidewatch.settings import Settings
 
 SETTINGS = Settings()
 NAMES = SETTINGS.topics.names()

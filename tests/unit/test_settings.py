@@ -8,8 +8,9 @@ import pytest
 
 from scorers.errors import ConfigError
 from tidewatch.entries import Entry
+from tidewatch.groups import Settings
 from tidewatch.reference import example, page
-from tidewatch.settings import InForce, Settings, described, load
+from tidewatch.settings import InForce, described, load
 
 PROJECT = Path(__file__).parents[2]
 

@@ -21,9 +21,9 @@ from tidewatch.batch.report import report
 from tidewatch.batch.spec import DISK, Choice, Format, Kind, Plan, Result, Span, Task, leave, receive
 from tidewatch.batch.spread import Pool, spread
 from tidewatch.engines import Engine
+from tidewatch.groups import Settings
 from tidewatch.jobs import Cancelled, Jobs, Run, Status
 from tidewatch.places import Found, Place, put, remove
-from tidewatch.settings import Settings
 from tidewatch.wiring import stream_spec
 
 Progress = Callable[[str, int, int], None]

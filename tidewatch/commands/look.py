@@ -18,8 +18,9 @@ from stream.contracts import Alert
 from tidewatch import doctor as checks
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import COLOURS, alert_line, emit, err, out
+from tidewatch.groups import Settings
 from tidewatch.lag import WORKER, Group, Part, exceeding, measure
-from tidewatch.settings import InForce, Settings
+from tidewatch.settings import InForce
 from tidewatch.tail import follow, gather
 from tidewatch.wiring import until_signalled
 

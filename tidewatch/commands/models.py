@@ -14,8 +14,9 @@ from sinks.read import dataset
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, utc
 from tidewatch.contests import between
+from tidewatch.groups import Settings
 from tidewatch.registry import CHAMPION, Registry, Version
-from tidewatch.settings import InForce, Settings
+from tidewatch.settings import InForce
 from tidewatch.spans import duration, faults, period
 
 app = typer.Typer(help="Look at the fleets that were trained, and choose the one in force.", no_args_is_help=True)
