@@ -125,7 +125,8 @@ def standardise(transformed: Floats, center: Floats, scale: Floats) -> Floats:
     with what lies far out, but that it goes on rising.
     """
     z = (transformed - center) / scale
-    np.clip(np.nan_to_num(z, copy=False, nan=0.0), -FARTHEST, FARTHEST, out=z)
+    z[np.isnan(z)] = 0.0
+    np.clip(z, -FARTHEST, FARTHEST, out=z)
     far = np.abs(z) > PLAIN
     if far.any():
         beyond = z[far]

@@ -21,7 +21,7 @@ from scorers.statistics import BLOCKS, Ints, Statistics
 
 TASK_ROWS = 100_000
 """About so many rows are in a table."""
-SORTING = "2GB"
+SORTING = "4GB"
 """Memory to sort in; what does not fit goes to disk."""
 
 
