@@ -287,7 +287,7 @@ def _halves(table: pa.Table) -> list[pa.Table]:
 def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:
     """The outcome of the one device of a table whose process ends each time."""
     limit = f"it takes longer than {plan.timeout_s:g} s, or " if plan.timeout_s else ""
-    reason = f"its process ended {plan.attempts} times: {limit}more memory than there is."
+    reason = f"its process ended at each of {plan.attempts} attempts: {limit}it needs more memory than there is."
     ((device, rows),) = devices(table)
     return [(Result(device, "failed", len(rows), reason, attempts=plan.attempts), None)]
 

@@ -306,7 +306,7 @@ def _nothing(folder: Path, results: pa.Table, run: Run) -> str:
     reasons = Counter(results["reason"].to_pylist())
     reason = reasons.most_common(1)[0][0] if reasons else "there were no devices"
     shutil.rmtree(run.path)
-    return f"No device of {folder} could be trained, mostly because {reason}; record more first."
+    return f"No device of {folder} could be trained, mostly because {reason.rstrip('.')}; record more first."
 
 
 def told(trained: Trained, target: Path) -> dict[str, Any]:
