@@ -336,6 +336,7 @@ def _support(whitened: Floats, spec: TrainSpec) -> Kernel:
 
     rows, columns = whitened.shape
     gamma, tolerance = spec.gamma / columns, TOLERANCE * min(10.0, spec.nu * rows)
+    libsvm.set_verbosity_wrap(0)  # or it tells of each fit on stdout
     # what OneClassSVM.fit does once it has looked at its arguments, which takes longer than the fit (ADR 45)
     _, vectors, _, coefs, intercept, *_ = libsvm.fit(
         np.ascontiguousarray(whitened),
