@@ -22,7 +22,7 @@ from scorers.crew import Crew, at_most
 from scorers.errors import ConfigError, ModelError, hold
 from scorers.fit import TrainSpec
 from scorers.lend import fit_type
-from scorers.source import TASK_ROWS, Period, chosen_of, devices, opened, whole, windows
+from scorers.source import TASK_ROWS, Period, chosen_of, devices, halves, opened, whole, windows
 from scorers.statistics import BLOCKS, Ints, Statistics
 from scorers.train import Outcome, Plan, Progress, Result, Training, within
 
@@ -147,7 +147,9 @@ def _spread(tables: Iterator[pa.Table], plan: Plan, fewest: int, workers: int) -
     """Outcomes of the types of every table; whatever happens stays with its type."""
     fit = partial(_fit, plan=plan, fewest=fewest)
     if workers > 1:
-        yield from Crew(workers, fit, _halves, partial(_lost, plan=plan), plan.attempts).run(tables)
+        yield from Crew(workers, fit, partial(halves, column="type"), partial(_lost, plan=plan), plan.attempts).run(
+            tables
+        )
         return
     with threadpool_limits(1, user_api="blas"):
         yield from map(fit, tables)
@@ -180,12 +182,6 @@ def _healthy(device: str, rows: pa.Table, plan: Plan) -> tuple[Statistics, Ints]
     statistics, ends = windows(rows)
     kept = ~within(ends, plan.labels.get(device, ()))
     return statistics.take(kept), ends[kept]
-
-
-def _halves(table: pa.Table) -> list[pa.Table]:
-    parts = [rows for _, rows in devices(table, "type")]
-    half = len(parts) // 2
-    return [pa.concat_tables(some) for some in (parts[:half], parts[half:]) if some]
 
 
 def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:

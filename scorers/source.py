@@ -161,14 +161,19 @@ def whole(batches: pa.RecordBatchReader, column: str) -> Iterator[pa.Table]:
 def windows(rows: pa.Table) -> tuple[Statistics, Ints]:
     """One device's long rows as statistics, with the end of each window."""
     ends, window = np.unique(rows["window_end"].to_numpy(), return_inverse=True)
+    return pivoted(rows, window, len(ends)), ends
+
+
+def pivoted(rows: pa.Table, window: Ints, many: int) -> Statistics:
+    """Long rows as the statistics of ``many`` windows; ``window`` is which of them each row is of, shape (rows,)."""
     metrics = rows["metric"].combine_chunks().dictionary_encode()
     place = window, metrics.indices.to_numpy()
     blocks: dict[str, Any] = {}
     for name in BLOCKS:
         blank: Any = np.int64(0) if name == "count" else np.nan
-        blocks[name] = np.full((len(ends), len(metrics.dictionary)), blank)
+        blocks[name] = np.full((many, len(metrics.dictionary)), blank)
         blocks[name][place] = rows[name].to_numpy()
-    return Statistics(tuple(metrics.dictionary.to_pylist()), **blocks), ends
+    return Statistics(tuple(metrics.dictionary.to_pylist()), **blocks)
 
 
 def devices(table: pa.Table, column: str = "device_id") -> Iterator[tuple[str, pa.Table]]:
@@ -177,3 +182,10 @@ def devices(table: pa.Table, column: str = "device_id") -> Iterator[tuple[str, p
     edges = [0, *ends.run_ends.to_pylist()]
     for device, first, last in zip(ends.values.to_pylist(), edges, edges[1:], strict=False):
         yield device, table.slice(first, last - first)
+
+
+def halves(table: pa.Table, column: str = "device_id") -> list[pa.Table]:
+    """A table that is sorted by ``column`` in two, each device whole; itself alone where it has but one."""
+    parts = [rows for _, rows in devices(table, column)]
+    half = len(parts) // 2
+    return [pa.concat_tables(some) for some in (parts[:half], parts[half:]) if some]

@@ -25,7 +25,7 @@ from scorers.errors import ModelError
 from scorers.fit import TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
 from scorers.model import DeviceModel
-from scorers.source import Period, devices, tables, windows
+from scorers.source import Period, devices, halves, tables, windows
 from scorers.statistics import Flags, Ints, Statistics
 
 Progress = Callable[[int, int], None]
@@ -264,7 +264,7 @@ def _spread(found: Iterator[pa.Table], plan: Plan, workers: int) -> Iterator[lis
         with threadpool_limits(1, user_api="blas"):
             yield from (_fit(table, plan) for table in found)
         return
-    yield from Crew(workers, partial(_fit, plan=plan), _halves, partial(_lost, plan=plan), plan.attempts).run(found)
+    yield from Crew(workers, partial(_fit, plan=plan), halves, partial(_lost, plan=plan), plan.attempts).run(found)
 
 
 def _fit(table: pa.Table, plan: Plan) -> list[Outcome]:
@@ -276,12 +276,6 @@ def _one(found: tuple[str, pa.Table], plan: Plan) -> Outcome:
     device, rows = found
     with at_most(plan.timeout_s):
         return attempt(device, *windows(rows), plan)
-
-
-def _halves(table: pa.Table) -> list[pa.Table]:
-    parts = [rows for _, rows in devices(table)]
-    half = len(parts) // 2
-    return [pa.concat_tables(some) for some in (parts[:half], parts[half:]) if some]
 
 
 def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:

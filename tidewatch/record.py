@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from scorers import pack
 from scorers.contest import Ballot
 from scorers.features import KINDS
 from scorers.fleet import Fleet
@@ -66,8 +67,6 @@ def _version_files(run: Run, folder: Path) -> Fleet:
     """The fleet, what is typical of each device, a sample input, and MLflow's description of it all."""
     from mlflow.models import Model, ModelSignature  # noqa: PLC0415 - a second, which only those who train are to pay
     from mlflow.types.schema import ColSpec, Schema, TensorSpec  # noqa: PLC0415 - as above
-
-    from scorers import pack  # noqa: PLC0415 - beside its use
 
     fleet = pack.load(run.fleet)
     pack.install(run.fleet, folder / FILE)

@@ -105,12 +105,6 @@ class Registry:
             made = client.create_model_version(self._settings.name, source, run_id, tags=dict(record.tags))
         return self.version(str(made.version))
 
-    def failed(self, name: str, started: int, ended: int, reason: str) -> None:
-        """Keep that a training came to nothing."""
-        with _answering():
-            run = self._client.create_run(self._experiment(), started, {"reason": reason}, name)
-            self._client.set_terminated(run.info.run_id, "FAILED", ended)
-
     def versions(self) -> list[Version]:
         """Every version, the latest first."""
         with _answering():
@@ -203,10 +197,6 @@ class Registry:
         with _answering():
             run = self._client.get_run(version.run_id)
         return dict(run.data.metrics), dict(run.data.params)
-
-    def address(self) -> str:
-        """MLflow's own name for the experiment, for a person; without secrets."""
-        return self._settings.experiment
 
     def _experiment(self) -> str:
         known = self._client.get_experiment_by_name(self._settings.experiment)

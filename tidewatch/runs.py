@@ -7,7 +7,7 @@ that is done, ``results.parquet`` and ``fleet.arrow`` are there once all are.
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -179,18 +179,18 @@ def _contest(contest: Contest) -> dict[str, Any]:
 
 def contests(results: pa.Table) -> list[Contest]:
     """The contests that results tell of."""
-    rows = results.select(RESULTS.names[-7:]).to_pylist()
-    return [
-        Contest(
-            row["held_out"],
-            Side(row["champion_false_alarms"], row["champion_detection"]),
-            Side(row["challenger_false_alarms"], row["challenger_detection"]),
-            row["agreement"],
-            row["seen"],
-        )
-        for row in rows
-        if row["held_out"] is not None
-    ]
+    found = map(contest_of, results.select(RESULTS.names[-7:]).to_pylist())
+    return [one for one in found if one is not None]
+
+
+def contest_of(row: Mapping[str, Any]) -> Contest | None:
+    """The contest that a row of results tells of, if there was one."""
+    if row["held_out"] is None:
+        return None
+    champion, challenger = (
+        Side(row[f"{side}_false_alarms"], row[f"{side}_detection"]) for side in ("champion", "challenger")
+    )
+    return Contest(row["held_out"], champion, challenger, row["agreement"], row["seen"])
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from scorers.errors import InputError
 from scorers.fleet import Fleet
-from scorers.statistics import BLOCKS, Statistics
+from scorers.source import pivoted
+from scorers.statistics import BLOCKS
 from sinks.folder import misfit
 from stream.message import Output
 from stream.names import Names
@@ -168,17 +169,10 @@ def _closed(rows: pa.Table, names: Names, outcomes: Outcomes) -> Closed:
     code = device.indices.to_numpy()
     fresh = np.append(True, (np.diff(start) != 0) | (np.diff(end) != 0) | (np.diff(code) != 0))
     window, first = np.cumsum(fresh) - 1, np.flatnonzero(fresh)
-    metric = rows["metric"].combine_chunks().dictionary_encode()
-    place = window, metric.indices.to_numpy()
-    blocks: dict[str, Any] = {}
-    for name in BLOCKS:
-        blank: Any = np.int64(0) if name == "count" else np.nan
-        blocks[name] = np.full((len(first), len(metric.dictionary)), blank)
-        blocks[name][place] = rows[name].to_numpy()
+    statistics = pivoted(rows, window, len(first))
     numbers = names.enter(Texts.of([text.encode() for text in device.dictionary.to_pylist()]))
     outcomes.meet()
-    fullest = blocks["count"].max(axis=1)
+    fullest = statistics.count.max(axis=1)
     told = rows["readings"].to_numpy()[first].astype(np.float64)
     count = np.where(np.isnan(told), fullest, told).astype(np.int64)
-    statistics = Statistics(tuple(metric.dictionary.to_pylist()), **blocks)
     return Closed(numbers[code[first]], start[first], end[first], count, statistics)

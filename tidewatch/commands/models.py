@@ -16,6 +16,7 @@ from tidewatch.console import emit, err, out, plain, utc
 from tidewatch.contests import between
 from tidewatch.groups import Settings
 from tidewatch.registry import CHAMPION, Registry, Version
+from tidewatch.runs import contest_of
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, faults, period
 
@@ -80,7 +81,8 @@ def show(
         out.print(table)
     table = Table("device", "status", "windows", "detector", "false alarms", "gain", "reason")
     for row in rows[:_ROWS]:
-        gain = "" if row["held_out"] is None else f"{_gain(row):+.3f}"
+        compared = contest_of(row)
+        gain = "" if compared is None else f"{compared.gain:+.3f}"
         alarms = "" if row["false_alarm_rate"] is None else f"{row['false_alarm_rate']:.4f}"
         cells = row["device"], row["status"], str(row["windows"]), row["detector"] or "", alarms, gain, row["reason"]
         table.add_row(*(plain(cell) for cell in cells))
@@ -203,15 +205,6 @@ def _install(registry: Registry, settings: Settings, version: Version, *, as_jso
 
 def _told(version: Version) -> dict[str, Any]:
     return {**asdict(version), "aliases": list(version.aliases), "tags": dict(version.tags)}
-
-
-def _gain(row: dict[str, Any]) -> float:
-    from scorers.contest import Contest, Side  # noqa: PLC0415 - beside its use
-
-    champion, challenger = (
-        Side(row[f"{side}_false_alarms"], row[f"{side}_detection"]) for side in ("champion", "challenger")
-    )
-    return Contest(row["held_out"], champion, challenger, row["agreement"], row["seen"]).gain
 
 
 def _plain(value: Any) -> Any:
