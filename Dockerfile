@@ -6,6 +6,7 @@ COPY scorers scorers
 COPY stream stream
 COPY producers producers
 COPY sinks sinks
+COPY serving serving
 COPY tidewatch tidewatch
 RUN python -m venv /opt/tidewatch && /opt/tidewatch/bin/pip install --no-cache-dir .
 

@@ -20,6 +20,7 @@ from stream.kafka import Broker
 from stream.outbox import Delivery
 from tidewatch.engines import Spark
 from tidewatch.entries import Schedule, Scheduler
+from tidewatch.forecast.settings import Load
 
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Seconds = Annotated[float, Field(ge=0.001, le=31_536_000)]
@@ -384,6 +385,7 @@ class Settings(_Group):
     schedule: Schedule = Schedule()
     jobs: Jobs = Jobs()
     batch: Batch = Batch()
+    load: Load = Load()
 
 
 def whole_ms(seconds: float) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-PACKAGES = ("tidewatch", "producers", "stream", "scorers", "sinks")
+PACKAGES = ("tidewatch", "producers", "stream", "scorers", "sinks", "serving")
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:

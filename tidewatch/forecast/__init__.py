@@ -1,0 +1,1 @@
+"""The forecaster's shell: files, engines, processes around ``scorers.forecast``."""
