@@ -66,8 +66,8 @@ def oracle(known: Known, server: str, hour: int, spec: FeatureSpec) -> dict[str,
             means += [sum(peaks) // len(peaks)] if peaks else []
         found[f"day_{name}"] = sum(means) // len(means) / UNIT if means else None
     for lag in LAGS:
-        peaks = known.get((server, hour - lag * HOUR_MS))
-        found[f"lag_{lag}"] = peaks and peaks[0] / UNIT
+        then = known.get((server, hour - lag * HOUR_MS))
+        found[f"lag_{lag}"] = then and then[0] / UNIT
     now = known.get((server, hour))
     return found | {"load": now and now[0] / UNIT}
 
