@@ -1,7 +1,8 @@
 """Plain lines of a session log to numbers, in a compiled loop; what is not plain is left to ``producers.logs``.
 
-Plain is what nearly every line is: 17 fields in ASCII, quoted or not, times such as ``2024-03-01T08:00:00.123Z``, numbers
-such as ``0.531`` or ``5.31e-1``. A number comes out as Python's ``round(float(text) * 1e6)`` gives it, or is not plain.
+Plain is what nearly every line is: 17 fields in ASCII, quoted or not, times such as ``2024-03-01T08:00:00.123Z``,
+numbers such as ``0.531`` or ``5.31e-1``. A number comes out as Python's ``round(float(text) * 1e6)`` gives it, or it is
+not plain.
 """
 
 import numpy as np
@@ -33,6 +34,13 @@ POWERS = 10.0 ** np.arange(23)
 """Powers of ten that are doubles."""
 TOLERANCE = 2.0**-50
 """Relative error of two roundings, and some more."""
+DIGITS = 18
+"""More do not fit into 64 bits."""
+FAR = 10_000
+"""An exponent that none is read with."""
+SECONDS = 19
+"""Bytes of a time to the second."""
+FIRST_YEAR, LAST_YEAR, FEBRUARY = 1980, 2198, 2
 MONTHS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 Ints = NDArray[np.int64]
@@ -81,44 +89,72 @@ def digits(text: Bytes, begin: int, end: int) -> int:
 
 
 @compiled
+def shaped(text: Bytes, begin: int, size: int) -> bool:
+    """Whether it has the marks of ``2024-03-01T08:00:00`` and, after it, nothing or a point with one to nine digits."""
+    if size < SECONDS or size > SECONDS + 10 or size == SECONDS + 1:
+        return False
+    dashes = text[begin + 4] == DASH and text[begin + 7] == DASH
+    colons = text[begin + 13] == COLON and text[begin + 16] == COLON
+    middle = text[begin + 10] == CAPITAL_T or text[begin + 10] == SPACE
+    behind = size == SECONDS or text[begin + SECONDS] == POINT
+    return dashes and colons and middle and behind
+
+
+@compiled
+def days(year: int, month: int, day: int) -> int:
+    """Days from 1970-01-01 to a date of the Gregorian calendar; or ``ODD`` where there is none, or it is far off.
+
+    As Howard Hinnant counts them, http://howardhinnant.github.io/date_algorithms.html.
+    """
+    if year < FIRST_YEAR or year > LAST_YEAR or month < 1 or month > len(MONTHS):
+        return ODD
+    leap = month == FEBRUARY and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if day < 1 or day > MONTHS[month - 1] + leap:
+        return ODD
+    shifted = year - (month <= FEBRUARY)
+    era = shifted // 400
+    of_era = shifted - era * 400
+    of_year = (153 * (month + (-3 if month > FEBRUARY else 9)) + 2) // 5 + day - 1
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+
+
+@compiled
 def moment(text: Bytes, begin: int, end: int) -> int:
     """Epoch ms of a time in UTC; or ``BLANK``, or ``ODD``."""
     if begin == end:
         return BLANK
-    if text[end - 1] == CAPITAL_Z:
-        end -= 1
-    if end - begin < 19 or end - begin > 29:  # noqa: PLR2004 - to the second; to the nanosecond
+    end -= text[end - 1] == CAPITAL_Z
+    if not shaped(text, begin, end - begin):
         return ODD
-    if text[begin + 4] != DASH or text[begin + 7] != DASH or text[begin + 13] != COLON or text[begin + 16] != COLON:
+    date = days(digits(text, begin, begin + 4), digits(text, begin + 5, begin + 7), digits(text, begin + 8, begin + 10))
+    hour, minute = digits(text, begin + 11, begin + 13), digits(text, begin + 14, begin + 16)
+    second, behind = digits(text, begin + 17, begin + SECONDS), digits(text, begin + SECONDS + 1, end)
+    if min(date, hour, minute, second, behind) < 0 or hour >= 24 or max(minute, second) >= 60:  # noqa: PLR2004
         return ODD
-    if text[begin + 10] != CAPITAL_T and text[begin + 10] != SPACE:
-        return ODD
-    year, month = digits(text, begin, begin + 4), digits(text, begin + 5, begin + 7)
-    day, hour = digits(text, begin + 8, begin + 10), digits(text, begin + 11, begin + 13)
-    minute, second = digits(text, begin + 14, begin + 16), digits(text, begin + 17, begin + 19)
-    thousandths = 0
-    if end - begin > 19:  # noqa: PLR2004
-        if text[begin + 19] != POINT or end - begin == 20:  # noqa: PLR2004
-            return ODD
-        for place in range(20, end - begin):
-            if text[begin + place] < NIL or text[begin + place] > NINE:
-                return ODD
-        for place in range(20, 23):
-            digit = text[begin + place] - NIL if begin + place < end else 0
-            thousandths = thousandths * 10 + digit
-    if year < 1980 or month < 1 or month > 12 or day < 1 or hour < 0 or minute < 0 or second < 0:  # noqa: PLR2004
-        return ODD
-    leap = month == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)  # noqa: PLR2004
-    if year > 2198 or day > MONTHS[month - 1] + leap or hour > 23 or minute > 59 or second > 59:  # noqa: PLR2004
-        return ODD
-    # days since 1970-01-01 of a proleptic Gregorian date, as Hinnant counts them from 1 March
-    # (http://howardhinnant.github.io/date_algorithms.html)
-    shifted = year - (month <= 2)  # noqa: PLR2004
-    era = shifted // 400
-    of_era = shifted - era * 400
-    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1  # noqa: PLR2004
-    days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
-    return ((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + thousandths
+    count = max(end - begin - SECONDS - 1, 0)
+    while count < 3:  # noqa: PLR2004 - to thousandths
+        behind *= 10
+        count += 1
+    while count > 3:  # noqa: PLR2004
+        behind //= 10
+        count -= 1
+    return ((date * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + behind
+
+
+@compiled
+def exponent(text: Bytes, begin: int, end: int) -> int:
+    """The power of ten that ``e-5`` and the like stand for, 0 where there is nothing; or ``FAR``."""
+    if begin == end:
+        return 0
+    if text[begin] != SMALL_E and text[begin] != CAPITAL_E:
+        return FAR
+    begin += 1
+    minus = begin < end and text[begin] == DASH
+    begin += begin < end and (minus or text[begin] == PLUS)
+    power = digits(text, begin, end)
+    if begin == end or end - begin > 3 or power == ODD:  # noqa: PLR2004 - digits
+        return FAR
+    return -power if minus else power
 
 
 @compiled
@@ -137,29 +173,13 @@ def millionths(text: Bytes, begin: int, end: int) -> int:
         else:
             break
         at += 1
-    if counted == 0 or counted > 18:  # noqa: PLR2004 - more do not fit into 64 bits
-        return ODD
-    if at < end:
-        if text[at] != SMALL_E and text[at] != CAPITAL_E:
-            return ODD
-        at += 1
-        sign = 1
-        if at < end and (text[at] == DASH or text[at] == PLUS):
-            sign = -1 if text[at] == DASH else 1
-            at += 1
-        if at == end or end - at > 3:  # noqa: PLR2004
-            return ODD
-        power = digits(text, at, end)
-        if power == ODD:
-            return ODD
-        places -= sign * power
-    if places > 22 or places < -22:  # noqa: PLR2004 - as far as POWERS reach
+    places -= exponent(text, at, end)
+    if counted == 0 or counted > DIGITS or abs(places) >= len(POWERS):
         return ODD
     value = mantissa / POWERS[places] if places >= 0 else mantissa * POWERS[-places]
-    if value > LARGEST:
-        return ODD
     scaled = value * 1e6
-    if mantissa >= EXACT and abs(scaled - np.floor(scaled) - 0.5) <= scaled * TOLERANCE:
+    near = abs(scaled - np.floor(scaled) - 0.5) <= scaled * TOLERANCE
+    if value > LARGEST or (mantissa >= EXACT and near):
         return ODD  # whether it is nearer to this or to the next one, an exact reading tells
     return int(np.rint(scaled))
 

@@ -63,7 +63,7 @@ LEFT JOIN before b ON b.server = t.server AND b.date = c.date
 {_each(AT, (*LAGS, 0), chr(10))}
 ORDER BY t.server, t.hour
 """  # noqa: S608 - names and numbers of ours
-"""``FEATURES`` of three tables: ``hours`` (``HOURS``), ``targets`` (server, hour), ``calendar`` (of the hours of both)."""
+"""``FEATURES`` of ``hours`` (``HOURS``), ``targets`` (server, hour) and ``calendar`` (of the hours of both)."""
 
 
 def features(hours: pa.Table, targets: pa.Table, spec: FeatureSpec) -> pa.Table:

@@ -1,6 +1,7 @@
 """A session log is dirty: what can be used is used, and what cannot is kept aside with its reason, line and place."""
 
 import io
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,7 @@ GOOD: dict[str, Any] = {
     "ClientIP": "172.16.0.1",
 }
 AT = 1_709_280_000_250
+AROUND = (datetime(1979, 12, 1), datetime(2200, 2, 1))  # noqa: DTZ001 - Hypothesis adds the zone
 
 
 def line(**changes: str) -> bytes:
@@ -130,8 +132,6 @@ def test_a_line_that_is_none_is_put_aside(value: bytes, reason: str) -> None:
     ],
 )
 def test_the_reason_is_the_live_topics(name: str, value: Any, reason: str) -> None:
-    import json
-
     numbers = {key: float(text) for key, text in GOOD.items() if key.endswith("Load") or key in COLUMNS[3:5]}
     live = read_patiently(json.dumps(GOOD | numbers | {name: value}).encode())
 
@@ -193,10 +193,8 @@ numbers = st.one_of(
     st.from_regex(r"[0-9.eE+\-]{0,8}", fullmatch=True),
 )
 times = st.one_of(
-    st.datetimes(datetime(1979, 12, 1), datetime(2200, 2, 1)).map(str),  # noqa: DTZ001
-    st.datetimes(datetime(1979, 12, 1), datetime(2200, 2, 1), timezones=st.just(UTC)).map(
-        lambda moment: moment.isoformat().replace("+00:00", "Z")
-    ),
+    st.datetimes(*AROUND).map(str),
+    st.datetimes(*AROUND, timezones=st.just(UTC)).map(lambda moment: moment.isoformat().replace("+00:00", "Z")),
     st.from_regex(
         r"20[0-9]{2}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\.[0-9]{0,10})?Z?", fullmatch=True
     ),
