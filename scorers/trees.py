@@ -97,15 +97,16 @@ class Forest:
 
     @classmethod
     def union(cls, forests: Sequence["Forest"]) -> "Forest":
-        """The trees of several isolation forests, over as many features as the widest has, one after the other."""
+        """The trees of isolation forests, over as many features as the widest has, one after the other; maybe none."""
+        every = [_BARE, *forests]
         joined = {
-            name: np.concatenate([getattr(forest, name) for forest in forests])
+            name: np.concatenate([getattr(forest, name) for forest in every])
             for name in TYPES
             if name not in {"roots", "base"}
         }
-        sizes = np.concatenate([np.diff(forest.roots) for forest in forests])
+        sizes = np.concatenate([np.diff(forest.roots) for forest in every])
         roots = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        width = max(forest.width for forest in forests)
+        width = max(forest.width for forest in every)
         return cls(Kind.ISOLATION_FOREST, width, roots=roots, base=np.zeros(1), **joined)
 
     def take(self, first: int, last: int) -> "Forest":
@@ -160,10 +161,11 @@ class Forest:
         parts = {name: _flat(name, arrays[name], dtype) for name, dtype in TYPES.items()}
         if len(kind) != 1 or kind[0] not in set(Kind) or len(width) != 1:
             raise ModelError("The forest does not say of which kind it is; train it again.")
-        nodes = len(parts["feature"])
-        if not nodes or len(parts["value"]) % nodes or not len(parts["value"]):
+        nodes, values = len(parts["feature"]), len(parts["value"])
+        each = values // max(nodes, 1) or 1
+        if values != nodes * each:
             raise ModelError("The forest's values do not fit its nodes; train it again.")
-        parts["value"] = parts["value"].reshape(nodes, -1)
+        parts["value"] = parts["value"].reshape(nodes, each)
         return cls(Kind(int(kind[0])), int(width[0]), **parts).checked()
 
     def checked(self) -> "Forest":
@@ -178,13 +180,21 @@ class Forest:
         return self
 
 
+_BARE = Forest(
+    Kind.ISOLATION_FOREST,
+    0,
+    **{name: np.zeros(0, dtype) for name, dtype in TYPES.items()}
+    | {"roots": np.zeros(1, np.int64), "value": np.zeros((0, 1)), "base": np.zeros(1)},
+)
+
+
 def _rules(forest: Forest) -> Iterator[tuple[str, bool]]:
     """What may be wrong with it, and whether that is fine; each supposes those before."""
     trees, count, roots = len(forest.output), len(forest.feature), forest.roots
     alike = (forest.threshold, forest.left, forest.right, forest.missing_left, forest.value)
     yield "has arrays of different lengths", all(len(one) == count for one in alike)
     inside = len(roots) == trees + 1 and roots[0] == 0 and roots[-1] == count
-    yield "has trees that do not fit its nodes", bool(inside and trees and (np.diff(roots) > 0).all())
+    yield "has trees that do not fit its nodes", bool(inside and (np.diff(roots) > 0).all())
     yield "looks at features that it has not", bool(((forest.feature >= LEAF) & (forest.feature < forest.width)).all())
     sizes = np.diff(roots)
     own = np.arange(count) - np.repeat(roots[:-1], sizes)
