@@ -2,6 +2,8 @@
 
 import typer
 
+from tidewatch.commands import logs
+
 load = typer.Typer(
     help="How much load each server will have: low, medium or high, 48 hours ahead.", no_args_is_help=True
 )
@@ -10,3 +12,4 @@ load = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(load, name="load")
+    logs.register(load)
