@@ -15,7 +15,15 @@ NUMBERS = tuple(name for name in CELLS if name not in {"SessionStart", "ServerIP
 WRONG = (b"n/a", b"NULL", b"twelve", b"-", b"#DIV/0!", b"1.2.3", b"true")
 BEYOND = (b"-1.5", b"-0.0001", b"inf", b"-Infinity", b"nan", b"2000000000", b"1e300")
 """Numbers that no load can be."""
-JUNK = (b"\x00\x00\x00\x00", b"==== log rotated ====", b'{"level": "warn"}', b"\xff\xfe\x80broken", b"   ", b",,,,")
+JUNK = (
+    b"\x00\x00\x00\x00",
+    b"==== log rotated ====",
+    b'{"level": "warn"}',
+    b"\xff\xfe\x80broken",
+    b"   ",
+    b",,,,",
+    b'"no end',
+)
 HEADER = ",".join(COLUMNS).encode()
 
 

@@ -34,7 +34,7 @@ def quiet(_: int, __: int) -> None:
 def kind(row: bytes) -> str:  # noqa: PLR0911 - one a kind
     """What is wrong with a row, said by a reader that knows nothing of how it came about."""
     try:
-        cells = next(csv.reader(io.StringIO(row.decode())), [])
+        cells = next(csv.reader(io.StringIO(row.decode()), quoting=csv.QUOTE_NONE), [])
     except (UnicodeDecodeError, csv.Error):
         return "junk"
     if len(cells) != 17:
