@@ -1,8 +1,9 @@
 """Forecast peaks to a plan: which servers can share one machine, and which need more than one.
 
 First-fit decreasing: servers by falling peak, each to the first group that has room; at most 11/9 of the best possible
-number of groups and 6/9 (Dósa 2007). It is tried on the peaks, and hour by hour, where servers that are busy at different
-times fit together; the one with fewer groups is the plan. Loads are whole millionths inside, so that sums are exact.
+number of groups and 6/9 (Dósa 2007). It is tried on the peaks, and hour by hour, where servers that are busy at
+different times fit together; the one with fewer groups is the plan. Loads are whole millionths inside, so that sums are
+exact.
 """
 
 from collections.abc import Sequence
@@ -93,9 +94,7 @@ def plan(table: pa.Table, capacity: float, *, headroom: float = 0.2) -> Plan:
     heavy = [_heavy(servers[row], loads[row], hours, room) for row in order[peak[order] > room].tolist()]
     names = [tuple(servers[row] for row in group.tolist()) for group in groups]
     tops = [_top(loads[group], hours, flat=by == "peaks") for group in groups]
-    return Plan(
-        room / UNIT, by, tuple(Group(name, *top) for name, top in zip(names, tops, strict=True)), tuple(heavy)
-    )
+    return Plan(room / UNIT, by, tuple(Group(name, *top) for name, top in zip(names, tops, strict=True)), tuple(heavy))
 
 
 def likely(probabilities: Floats, limits: Sequence[float], confidence: float) -> Floats:
@@ -103,8 +102,8 @@ def likely(probabilities: Floats, limits: Sequence[float], confidence: float) ->
 
     Args:
         probabilities: of low, medium and high, ``(n, 3)``.
-        limits: the load up to which an hour is low, up to which medium, and the most that a high one has; within a class
-            any load is as likely.
+        limits: the load up to which an hour is low, up to which medium, and the most that a high one has; within a
+            class any load is as likely.
         confidence: above 0, below 1.
 
     Raises:
@@ -174,5 +173,3 @@ def _heavy(server: str, load: Ints, hours: Ints, room: int) -> Heavy:
     at = int(load.argmax())
     machines = -(-int(load[at]) // room)
     return Heavy(server, int(load[at]) / UNIT, int(hours[at]), int((load > room).sum()), machines)
-
-

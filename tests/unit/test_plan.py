@@ -69,7 +69,9 @@ def test_laws_of_a_plan(given_loads: list[list[float]], headroom: float) -> None
         together = np.sum([by_name[name] for name in group.servers], axis=0)
         assert together.max() <= made.room + 1e-9, "no group above what a machine bears"
         assert group.peak <= made.room
-        assert by_name[group.servers[0]].max() == max(by_name[name].max() for name in group.servers), "the largest stays"
+        assert by_name[group.servers[0]].max() == max(by_name[name].max() for name in group.servers), (
+            "the largest stays"
+        )
     for heavy in made.heavy:
         assert heavy.peak > made.room
         assert (heavy.machines - 1) * made.room < heavy.peak <= heavy.machines * made.room + 1e-6
@@ -141,7 +143,9 @@ def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
 def test_forecasts_that_are_none_are_refused(rows: list[Any], told: str) -> None:
     columns = [[row[place] for row in rows] for place in range(3)]
     kinds = (pa.string(), pa.int64(), pa.float64())
-    given_rows = pa.table([pa.array(cells, kind) for cells, kind in zip(columns, kinds, strict=True)], ["server", "hour", "peak"])
+    given_rows = pa.table(
+        [pa.array(cells, kind) for cells, kind in zip(columns, kinds, strict=True)], ["server", "hour", "peak"]
+    )
 
     with pytest.raises(InputError, match=told):
         plan(given_rows, 100)
@@ -153,7 +157,9 @@ def test_a_load_is_exceeded_as_seldom_as_asked(given_shares: list[tuple[float, .
     shares = np.array(given_shares)
     shares /= shares.sum(axis=1, keepdims=True)
     peaks = likely(shares, (100, 500, 1000), confidence)
-    below = [np.interp(peak, [0, 100, 500, 1000], [0, *np.cumsum(row)]) for peak, row in zip(peaks, shares, strict=True)]
+    below = [
+        np.interp(peak, [0, 100, 500, 1000], [0, *np.cumsum(row)]) for peak, row in zip(peaks, shares, strict=True)
+    ]
 
     assert below == pytest.approx([confidence] * len(shares))
 

@@ -1,17 +1,24 @@
-"""Commands around session logs: `tidewatch load generate`."""
+"""Commands before and after the forecast: `tidewatch load generate` and `tidewatch load plan`."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
 
 from producers.logs import LogSpec
 from scorers.errors import ConfigError
+from scorers.forecast.plan import Plan, plan
 from tidewatch.commands.feed import AsJson
-from tidewatch.console import emit, err, progress
+from tidewatch.console import emit, err, plain, progress, utc
+from tidewatch.console import out as console
 from tidewatch.forecast.generate import generate as write
 from tidewatch.forecast.generate import sized
+from tidewatch.forecast.peaks import peaks
 from tidewatch.settings import InForce
 from tidewatch.spans import moment
 
@@ -19,6 +26,7 @@ from tidewatch.spans import moment
 def register(load: typer.Typer) -> None:
     """Add the commands."""
     load.command()(generate)
+    load.command("plan")(arrange)
 
 
 def generate(
@@ -63,6 +71,54 @@ def generate(
         return
     spoilt = truth.dirty.total()
     err.print(f"{truth.rows:,} rows, {truth.bytes / 1e9:.2f} GB in {out}; {spoilt:,} of them spoilt", soft_wrap=True)
+
+
+def arrange(
+    forecasts: Annotated[Path, typer.Argument(help="Parquet (file or folder) or JSON lines of server.forecasts.")],
+    capacity: Annotated[float, typer.Option(help="The load that a machine bears.")],
+    headroom: Annotated[float, typer.Option(help="The share of it that is left free.")] = 0.2,
+    confidence: Annotated[
+        float, typer.Option(help="That a load stays below its peak, where only classes are forecast.")
+    ] = 0.9,
+    limits: Annotated[
+        str, typer.Option(help="Loads up to which an hour is low, medium, high, where only classes are forecast.")
+    ] = "100,500,1000",
+    as_json: AsJson = False,
+) -> None:
+    """Say which servers use so little that they can share a machine, and which are to be spread over several."""
+    made = plan(peaks(forecasts, _limits(limits), confidence), capacity, headroom=headroom)
+    if as_json:
+        emit({"before": made.before, "after": made.after, **asdict(made)})
+        return
+    _show(made, capacity)
+
+
+def _show(made: Plan, capacity: float) -> None:
+    shared = [group for group in made.groups if len(group.servers) > 1]
+    if shared:
+        table = Table("stays", "move to it", "peak", "of capacity", "at", box=SIMPLE, title="Group")
+        for group in shared:
+            names = ", ".join(map(plain, group.servers[1:]))
+            share = f"{group.peak / capacity:.0%}"
+            table.add_row(escape(plain(group.servers[0])), escape(names), f"{group.peak:,.1f}", share, utc(group.hour))
+        console.print(table)
+    if made.heavy:
+        table = Table("server", "peak", "at", "hours too heavy", "machines", box=SIMPLE, title="Spread")
+        for heavy in made.heavy:
+            numbers = f"{heavy.peak:,.1f}", utc(heavy.hour), f"{heavy.hours}", f"{heavy.machines}"
+            table.add_row(escape(plain(heavy.server)), *numbers)
+        console.print(table)
+    saved = made.before - made.after
+    told = f"{saved} fewer" if saved >= 0 else f"{-saved} more, for the heavy ones"
+    share = f", {saved / made.before:.0%}" if saved > 0 else ""
+    console.print(f"{made.before:,} machines before, {made.after:,} after: {told}{share} (planned by {made.by})")
+
+
+def _limits(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--limits is {text!r}; give three rising loads, such as 100,500,1000.") from None
 
 
 def _number(text: str) -> float:

@@ -76,13 +76,19 @@ def _rows(found: Trace, name: str, folder: Path) -> pd.DataFrame:
     try:
         table = parquet.read_table(path, columns=wanted if found.seconds else [*wanted, "timestamp"])
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"The trace {name!r} is not in {str(path)!r}; set TIDEWATCH_DATA, or give the folder.") from error
+        raise InputError(
+            f"The trace {name!r} is not in {str(path)!r}; set TIDEWATCH_DATA, or give the folder."
+        ) from error
     frame = table.to_pandas()
-    rows = pd.DataFrame({
-        "server": frame[found.server].astype(str) if found.server else name,
-        "ts": FIRST + 1000 * frame[found.seconds].astype(np.int64) if found.seconds else _utc(frame["timestamp"], found),
-        "value": frame[found.value].astype(np.float64),
-    })
+    rows = pd.DataFrame(
+        {
+            "server": frame[found.server].astype(str) if found.server else name,
+            "ts": FIRST + 1000 * frame[found.seconds].astype(np.int64)
+            if found.seconds
+            else _utc(frame["timestamp"], found),
+            "value": frame[found.value].astype(np.float64),
+        }
+    )
     measured = rows.value.notna() if found.outage is None else rows.value.notna() & (frame[found.outage] == 0)
     return rows[measured]
 
