@@ -19,8 +19,8 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from producers.logs import LogSpec
 from producers.sessions import COLUMNS
+from producers.synthesis import LogSpec
 from scorers.errors import ModelError
 from stream.contracts import Topics
 from stream.kafka import Broker

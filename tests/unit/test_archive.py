@@ -11,8 +11,8 @@ import pytest
 
 from producers.archive import Archive, is_log
 from producers.batch import Batch
-from producers.logs import LogSpec
 from producers.sessions import COLUMNS
+from producers.synthesis import LogSpec
 from scorers.errors import ConfigError, InputError
 from tidewatch.forecast.generate import generate
 

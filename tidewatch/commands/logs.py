@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from producers.logs import LogSpec
+from producers.synthesis import LogSpec
 from scorers.errors import ConfigError
 from scorers.forecast.plan import Plan, plan
 from tidewatch.commands.feed import AsJson

@@ -13,8 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from producers.logs import Log, LogSpec, Truth
 from producers.sessions import lines
+from producers.synthesis import Log, LogSpec, Truth
 from scorers.errors import InputError, UnavailableError
 from tidewatch.batch.spread import begin
 

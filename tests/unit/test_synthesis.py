@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from producers.batch import Ints
 from producers.dirt import CELLS, NUMBERS
-from producers.logs import LogSpec, records
 from producers.sessions import COLUMNS, lines
+from producers.synthesis import LogSpec, records
 from scorers.errors import ConfigError, InputError
 from tidewatch.cli import app
 from tidewatch.forecast.generate import generate, sized
