@@ -42,7 +42,7 @@ def kind(row: bytes) -> str:  # noqa: PLR0911 - one a kind
     named = dict(zip(COLUMNS, cells, strict=True))
     if cells == list(COLUMNS):
         return "header"
-    if not all(named[name] for name in CELLS):
+    if {named[name] for name in CELLS} & {"", "n/a", "NULL", "-"}:
         return "blank"
     try:
         start, end = (datetime.fromisoformat(named[name]) for name in ("SessionStart", "SessionEnd"))
