@@ -20,6 +20,7 @@ from pyarrow import csv
 
 from producers.batch import Batch, Ints, columns_encoder, json_lines
 from producers.formats import Tally, reported
+from producers.logs import BLANKS
 from producers.replay import Progress
 from producers.sessions import COLUMNS, LOADS, stamped
 from scorers.errors import ConfigError, InputError
@@ -33,8 +34,6 @@ LOOK = 64 << 10
 """Bytes that are looked at to tell a session log."""
 # as JSON writes them
 _NUMBER = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
-# what stands for a blank, in small letters
-_BLANK = r"(?i)^\s*(|null|na|n/a|none|\\n|-)\s*$"
 _OFFSET = r"(Z|[+-]\d\d:?\d\d)$"
 
 
@@ -158,7 +157,8 @@ def _stamps(column: pa.ChunkedArray) -> Ints:
 
 def _cells(name: str, column: pa.ChunkedArray) -> list[Any]:
     """A column as JSON has it: numbers, to the digit, where they are some, moments with an offset, a blank as null."""
-    column = pc.if_else(pc.match_substring_regex(column, _BLANK), None, column)
+    nothing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(sorted(BLANKS)))
+    column = pc.if_else(nothing, None, column)
     texts: list[Any] = column.to_pylist()
     if name in NUMBERS:
         fit = pc.match_substring_regex(column, _NUMBER).to_pylist()
