@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from producers.batch import Ints
 from producers.dirt import CELLS, NUMBERS
 from producers.sessions import COLUMNS, lines
-from producers.synthesis import LogSpec, records
+from producers.synthesis import LogSpec, Varied, records
 from scorers.errors import ConfigError, InputError
 from tidewatch.cli import app
 from tidewatch.forecast.generate import generate, sized
@@ -156,6 +157,19 @@ def test_records_hold_what_the_rows_hold() -> None:
         assert [type(value)(cell) for value, cell in zip(record.values(), row, strict=True)] == list(record.values())
     assert [key.decode() for key in batch.keys] == [row[15] for row in rows]
     assert batch.ts.tolist() == [round(datetime.fromisoformat(row[1]).timestamp() * 1000) for row in rows]
+
+
+def test_a_live_fleet_begins_in_the_middle_of_a_day_and_goes_on_for_ever() -> None:
+    noon = SMALL.start + 12 * 3_600_000
+    fleet = Varied(3, seed=2, start=noon, rate=0.001).build()
+    ts = np.concatenate([batch.ts for batch in islice(fleet.batches(), 40)])
+    again = next(fleet.batches())
+
+    assert fleet.now == noon <= ts[0]
+    assert (np.diff(ts) >= 0).all()
+    assert ts[-1] > noon + 38 * 86_400_000
+    assert len(ts) == pytest.approx(0.001 * 3 * 86_400 * 39.5, rel=0.25)
+    assert again.values == next(fleet.batches()).values  # noqa: PD011 - of a Batch
 
 
 def test_a_folder_with_a_log_is_left_alone(tmp_path: Path) -> None:

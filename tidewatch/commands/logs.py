@@ -60,6 +60,7 @@ def generate(
         seed=seed,
         start=moment(start, "--start"),
         timezone=timezone or in_force.settings.load.timezone,
+        country=in_force.settings.load.country,
         monthly=monthly,
     )
     if gigabytes is not None:
