@@ -188,6 +188,17 @@ def test_a_log_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
         replace(SMALL, **wrong)
 
 
+def test_what_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(SMALL, tmp_path, workers=1, progress=stop)
+
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     words = ["load", "generate", "--out", str(tmp_path), "--days", "2", "--servers", "3", "--workers", "1", "--json"]
 

@@ -31,7 +31,7 @@ def sized(spec: LogSpec, size: float) -> LogSpec:
 
 
 def generate(spec: LogSpec, folder: Path, *, workers: int, progress: Progress) -> Truth:
-    """Write the log; ``progress`` hears of days done and days in all.
+    """Write the log; ``progress`` hears of days done and days in all, and may raise to stop: then nothing is left.
 
     Raises:
         InputError: the folder holds a log already.
@@ -43,7 +43,10 @@ def generate(spec: LogSpec, folder: Path, *, workers: int, progress: Progress) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".making-") as making:
-            truth = _files(spec.build(), folder, Path(making), workers, progress)
+            truth = _files(spec.build(), Path(making), workers, progress)
+            for name in spec.build().files():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(making) / name).rename(folder / name)
         (folder / TRUTH).write_text(json.dumps(truth.plain(), indent=1) + "\n")
     except OSError as error:
         raise UnavailableError(
@@ -52,8 +55,8 @@ def generate(spec: LogSpec, folder: Path, *, workers: int, progress: Progress) -
     return truth
 
 
-def _files(log: Log, folder: Path, making: Path, workers: int, progress: Progress) -> Truth:
-    """Days as they are done, in order, put where they belong."""
+def _files(log: Log, making: Path, workers: int, progress: Progress) -> Truth:
+    """Days as they are done, in order, put together to files."""
     truth, days = Truth(), log.spec.days
     where = {day: name for name, within in log.files().items() for day in within}
     with _days(log.spec, making, workers) as made:
@@ -61,8 +64,8 @@ def _files(log: Log, folder: Path, making: Path, workers: int, progress: Progres
             truth.add(written)
             _place(making / f"{day}.csv", making / "whole.csv")
             if day + 1 == days or where[day + 1] != where[day]:
-                (folder / where[day]).parent.mkdir(parents=True, exist_ok=True)
-                (making / "whole.csv").rename(folder / where[day])
+                (making / where[day]).parent.mkdir(parents=True, exist_ok=True)
+                (making / "whole.csv").rename(making / where[day])
             progress(day + 1, days)
     return truth
 
