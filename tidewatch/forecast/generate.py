@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, pthread_sigmask
 from tempfile import TemporaryDirectory
 
 from producers.sessions import lines
@@ -93,8 +94,9 @@ def _days(spec: LogSpec, making: Path, workers: int) -> Iterator[Iterator[Truth]
 
         def results() -> Iterator[Truth]:
             for day in range(spec.days):
-                for task in islice(tasks, 2 * workers - len(waiting)):
-                    waiting[task[1]] = pool.submit(_day, *task)
+                with _unheard(SIGINT):
+                    for task in islice(tasks, 2 * workers - len(waiting)):
+                        waiting[task[1]] = pool.submit(_day, *task)
                 yield waiting.pop(day).result()
 
         yield results()
@@ -102,6 +104,16 @@ def _days(spec: LogSpec, making: Path, workers: int) -> Iterator[Iterator[Truth]
         raise UnavailableError("A process was killed, most likely for want of memory; use fewer --workers.") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _unheard(number: Signals) -> Iterator[None]:
+    """Processes that start meanwhile never hear of the signal, not even while they import; here it comes after."""
+    before = pthread_sigmask(SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
 
 
 def _day(spec: LogSpec, day: int, path: Path) -> Truth:
