@@ -30,6 +30,8 @@ from tidewatch.places import Found, Place, reported
 DAY_MS = 24 * HOUR_MS
 SUMMED = 500_000
 """Sessions that are summed at once."""
+ROWS = 100_000
+"""Rows that are written at once."""
 STRETCH = 4_000_000
 """Rows of five-minute sums that hours are made of at once."""
 MB = 1_000_000
@@ -99,14 +101,11 @@ class Local:
         """See :class:`Engine`."""
         self._database.register("calendar", table)
 
-    def write(self, query: str, path: Path) -> None:
+    def write(self, query: str, schema: pa.Schema, path: Path) -> None:
         """See :class:`Engine`."""
-        with _told():
-            # rows come in the order that the query asks for
-            self._database.execute("SET preserve_insertion_order = true")
-            target = str(path).replace("'", "''")
-            self._database.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
-            self._database.execute("SET preserve_insertion_order = false")
+        with _told(), pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in self._database.sql(query).to_arrow_reader(ROWS):
+                writer.write_batch(batch.cast(schema))
 
     def _reads(self, files: Sequence[Found], progress: Progress) -> Iterator[logs.Read]:
         """What is in the files, in their order; a few blocks are read ahead."""
