@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from scorers.forecast.features import FeatureSpec, features
 from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
 from tidewatch.children import override
 from tidewatch.cli import app
-from tidewatch.forecast import local
+from tidewatch.forecast import local, pieces
 from tidewatch.forecast.etl import PARTS, Manifest, Request, Runner, etl, manifest
 from tidewatch.forecast.spec import Choice
 from tidewatch.groups import Settings
@@ -143,9 +142,8 @@ def test_little_memory_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyP
 
 @needs_java
 def test_spark_gives_what_duckdb_gives_to_the_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spark = import_module("tidewatch.forecast.spark")  # PySpark is an extra
     ours = made(folder)
-    monkeypatch.setattr(spark, "PIECE", 50_000)
+    monkeypatch.setattr(pieces, "PIECE", 50_000)
     theirs = made(folder, name="spark", engine=Runner.SPARK)
 
     own = {"engine", "seconds"}

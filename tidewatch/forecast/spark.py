@@ -6,35 +6,34 @@ Needs the extra ``spark``; import it where it is asked for.
 
 import re
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from producers import logs
 from producers.logs import REJECTS
 from scorers.forecast.hours import BUCKETS, PEAKS, SESSIONS
 from scorers.forecast.schema import HOUR_MS, HOURS
 from tidewatch.engines import Spark
-from tidewatch.forecast.local import DAY_MS, reading
+from tidewatch.forecast.pieces import PARSED, parse, pieces
 from tidewatch.forecast.spec import Choice, Progress, Tally
-from tidewatch.places import Found, Place
+from tidewatch.places import Found
 from tidewatch.spark import session
 
-from pyspark.sql import DataFrame, SparkSession  # isort: skip - tidewatch.spark says what to install
+from pyspark.sql import DataFrame, Row, SparkSession  # isort: skip - tidewatch.spark says what to install
 
-PIECE = 64 * 1024 * 1024
-"""Bytes of a file that are read as one task; a packed file is one."""
 SHUFFLED = 128 * 1024 * 1024
 """Bytes of logs to a partition of what is summed."""
-PARSED = pa.schema([*SESSIONS, *REJECTS, pa.field("blank", pa.int64())])
-"""A session, or a reject where there is a reason, or else how many loads of a block were blank."""
+COUNTS = f"""
+SELECT div(start, {HOUR_MS}) * {HOUR_MS} AS hour, reason, COUNT(server) AS sessions, COUNT(reason) AS refused,
+  COUNT_IF({{within}}) AS within, COUNT_IF({{within}} AND {{chosen}}) AS chosen,
+  MIN(start) FILTER (WHERE {{within}}) AS first, MAX(start) AS last, SUM(blank) AS blank
+FROM parsed GROUP BY 1, 2
+"""  # noqa: S608 - names and numbers of ours
+"""What there is by hour and reason; a block's blanks have neither."""
 TYPES = {pa.string(): "string", pa.int64(): "bigint", pa.binary(): "binary", pa.int32(): "int", pa.float64(): "double"}
 
 
@@ -50,15 +49,6 @@ def ddl(schema: pa.Schema) -> str:
     return ", ".join(f"`{field.name}` {TYPES[field.type]}" for field in schema)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The lines of a file that begin in ``[begin, end)``."""
-
-    place: Place
-    begin: int
-    end: int | None
-
-
 class OnSpark:
     """Spark as an engine; see :class:`tidewatch.forecast.spec.Engine`."""
 
@@ -72,18 +62,16 @@ class OnSpark:
         size = sum(file.size for file in files)
         self._spark.conf.set("spark.sql.shuffle.partitions", str(max(2 * cores, size // SHUFFLED)))
         progress("reading", 0, 2)
-        pieces = [piece for file in files for piece in _pieces(file)]
-        lots = self._spark.sparkContext.parallelize(range(len(pieces)), len(pieces)).map(lambda place: (place,))
-        rows = self._spark.createDataFrame(lots, "place int").mapInArrow(partial(_parse, pieces), ddl(PARSED))
-        parsed = self._kept(rows, "parsed")
+        work = [piece for file in files for piece in pieces(file)]
+        numbers = self._spark.range(0, len(work), 1, len(work))
+        parsed = self._kept(numbers.mapInArrow(partial(parse, work), ddl(PARSED)), "parsed")
         progress("reading", 1, 2)
-        within = parsed.where("server IS NOT NULL").select(*SESSIONS.names)
-        tally = _tally(parsed, within, choice)
-        chosen = _in_time(within, choice)
-        if choice.servers:
-            chosen = chosen.where(chosen["server"].isin(*sorted(choice.servers)))
-        tally.chosen = chosen.count()
-        chosen.createOrReplaceTempView("sessions")
+        parsed.createOrReplaceTempView("parsed")
+        within, chosen = _conditions(choice)
+        tally = _tally(self._spark.sql(COUNTS.format(within=within, chosen=chosen)).collect())
+        columns = ", ".join(SESSIONS.names)
+        rows = f"SELECT {columns} FROM parsed WHERE {within} AND {chosen}"  # noqa: S608
+        self._spark.sql(rows).createOrReplaceTempView("sessions")
         self._spark.sql(BUCKETS).createOrReplaceTempView("buckets")
         self._kept(self._spark.sql(PEAKS), "peaks").createOrReplaceTempView("peaks")
         self._aside(parsed, tally, rejects)
@@ -92,7 +80,7 @@ class OnSpark:
 
     def days(self) -> list[int]:
         """See :class:`Engine`."""
-        rows = self._spark.sql(f"SELECT DISTINCT div(hour, {DAY_MS}) AS day FROM peaks ORDER BY day")  # noqa: S608
+        rows = self._spark.sql(f"SELECT DISTINCT div(hour, {24 * HOUR_MS}) AS day FROM peaks ORDER BY day")  # noqa: S608
         return [row.day for row in rows.collect()]
 
     def give(self, hours: Sequence[Path], since: int) -> list[int]:
@@ -137,55 +125,31 @@ class OnSpark:
         shutil.rmtree(folder)
 
 
-def _pieces(file: Found) -> Iterator[Piece]:
-    if file.place.name.endswith(".gz"):
-        yield Piece(file.place, 0, None)
-        return
-    begins = range(0, max(file.size, 1), PIECE)
-    for begin in begins:
-        yield Piece(file.place, begin, None if begin == begins[-1] else begin + PIECE)
+def _conditions(choice: Choice) -> tuple[str, str]:
+    """What sessions in time, and of the servers asked for, fulfil."""
+    within = ["server IS NOT NULL"]
+    within += [] if choice.since is None else [f"start >= {choice.since}"]
+    within += [] if choice.until is None else [f"start < {choice.until}"]
+    names = ", ".join(f"unhex('{name.encode().hex()}')" for name in sorted(choice.servers))
+    return " AND ".join(within), f"CAST(server AS BINARY) IN ({names})" if names else "TRUE"
 
 
-def _parse(pieces: Sequence[Piece], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """What is in some pieces, as ``PARSED``; in a process of Spark's."""
-    for batch in batches:
-        for number in batch["place"].to_pylist():
-            piece = pieces[number]
-            with reading(piece.place, piece.begin) as (read, _):
-                for block in logs.blocks(read, piece.begin, piece.end):
-                    done = logs.read(block, str(piece.place))
-                    blank = pa.table({"blank": pa.array([done.blank], pa.int64())})
-                    for table in (done.sessions, done.rejects, blank):
-                        yield from _wide(table).to_batches()
-
-
-def _wide(table: pa.Table) -> pa.Table:
-    """The same with the columns of ``PARSED``."""
-    have = set(table.column_names)
-    columns = [table[f.name] if f.name in have else pa.nulls(len(table), f.type) for f in PARSED]
-    return pa.table(columns, schema=PARSED)
-
-
-def _in_time(sessions: DataFrame, choice: Choice) -> DataFrame:
-    if choice.since is not None:
-        sessions = sessions.where(f"start >= {choice.since}")
-    return sessions if choice.until is None else sessions.where(f"start < {choice.until}")
-
-
-def _tally(parsed: DataFrame, sessions: DataFrame, choice: Choice) -> Tally:
-    """What there is, but for the sessions chosen."""
-    within = _in_time(sessions, choice)
-    blank, lines = _only(parsed, "SUM(blank)", "COUNT(server) + COUNT(reason)")
-    (last,) = _only(sessions, "MAX(start)")
-    first, count = _only(within, "MIN(start)", "COUNT(*)")
-    rejects = parsed.where("reason IS NOT NULL").groupBy("reason").count().collect()
-    busy = within.selectExpr(f"div(start, {HOUR_MS}) * {HOUR_MS} AS hour").distinct().collect()
-    counted = Counter({row["reason"]: row["count"] for row in rejects})
-    return Tally(lines or 0, count, 0, blank or 0, counted, first, last, {row.hour for row in busy})
-
-
-def _only(rows: DataFrame, *wanted: str) -> Any:
-    return rows.selectExpr(*wanted).collect()[0]
+def _tally(rows: Iterable[Row]) -> Tally:
+    """What ``COUNTS`` has found."""
+    tally = Tally()
+    for row in rows:
+        tally.lines += row.sessions + row.refused
+        tally.sessions += row.within
+        tally.chosen += row.chosen
+        tally.blank += row.blank or 0
+        if row.reason is not None:
+            tally.rejects[row.reason] += row.refused
+        if row.last is not None:
+            tally.last = max(tally.last or 0, row.last)
+        if row.first is not None:
+            tally.first = row.first if tally.first is None else min(tally.first, row.first)
+            tally.busy.add(row.hour)
+    return tally
 
 
 def _address(path: Path) -> str:
