@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from producers.sessions import COLUMNS, ServerFleet, to_csv
+from producers.synthesis import LogSpec
 from scorers.errors import ConfigError, InputError, UnavailableError
 from scorers.forecast.features import FeatureSpec, features
 from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
@@ -20,6 +25,7 @@ from tidewatch.children import override
 from tidewatch.cli import app
 from tidewatch.forecast import local, pieces
 from tidewatch.forecast.etl import PARTS, Manifest, Request, Runner, etl, manifest
+from tidewatch.forecast.generate import generate
 from tidewatch.forecast.spec import Choice
 from tidewatch.groups import Settings
 from tidewatch.jobs import Cancelled
@@ -30,6 +36,7 @@ from tidewatch.settings import load
 needs_java = pytest.mark.skipif(java_version() < JAVA, reason=f"Spark needs Java {JAVA}")
 START = 1_706_011_200_000
 """2024-01-23T12:00:00Z: twelve days reach into February."""
+FEBRUARY = START + 204 * HOUR_MS
 JUNK = [
     (b",".join(name.encode() for name in COLUMNS), "header"),
     (b"", "empty"),
@@ -100,6 +107,24 @@ def test_dirty_logs_become_hours_and_features(folder: Path) -> None:
     assert found.sort_by([("server", "ascending"), ("hour", "ascending")]) == whole
 
 
+def test_what_the_generator_spoils_is_counted(tmp_path: Path) -> None:
+    spec = LogSpec(servers=5, days=3, sessions=20_000, dirty=0.05, start=FEBRUARY)
+    truth = generate(spec, tmp_path / "logs", workers=1, progress=lambda _, __: None)
+    told = etl(settings(tmp_path), Request((str(tmp_path / "logs"),), tmp_path / "out"))
+    spoilt = truth.dirty
+    missing = sum(spoilt[f"blank:{name}"] for name in ("SessionStart", "ServerIP", "TotalLoad"))
+    blank = sum(number for kind, number in spoilt.items() if kind.startswith("blank:")) - missing
+    rejects = told["rejects"]
+
+    assert told["lines"] == truth.rows
+    assert (rejects["swapped"], rejects["header"]) == (spoilt["swapped"], spoilt["header"])
+    # text in place of a number may be a way to write nothing
+    assert rejects["missing_field"] >= missing
+    assert told["blank"] >= blank
+    whole = truth.rows - truth.dirty.total()
+    assert whole + blank <= told["sessions"] <= whole + blank + told["blank"]
+
+
 def test_what_is_put_aside_can_be_found_again(folder: Path) -> None:
     made(folder)
     rows = table(folder / "out", "rejects").to_pylist()
@@ -142,9 +167,11 @@ def test_little_memory_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyP
 
 @needs_java
 def test_spark_gives_what_duckdb_gives_to_the_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = made(folder)
+    # one month alone, for its queries are what takes time
+    choice = Choice(frozenset({"10.0.0.0", "10.0.0.2"}), START + 1, FEBRUARY)
+    ours = made(folder, choice=choice)
     monkeypatch.setattr(pieces, "PIECE", 50_000)
-    theirs = made(folder, name="spark", engine=Runner.SPARK)
+    theirs = made(folder, name="spark", engine=Runner.SPARK, choice=choice)
 
     own = {"engine", "seconds"}
     assert {k: v for k, v in theirs.items() if k not in own} == {k: v for k, v in ours.items() if k not in own}
@@ -188,6 +215,22 @@ def test_who_stops_it_leaves_what_was_there(folder: Path) -> None:
     assert manifest(folder / "out") == before
     assert len(table(folder / "out", "hours")) == before["hours"]
     assert not list((folder / "out").glob("_etl-*"))
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "request.csv").write_bytes((BLANK + b"\n") * 300_000)
+    words = ["load", "etl", "--in", str(tmp_path / "request.csv"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "tidewatch", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.glob("out/_etl-*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=60)
+
+    assert (process.returncode, out) == (130, b"")
+    assert b"is as it was" in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_etl.lock"]
 
 
 def test_a_result_takes_the_place_of_the_one_before(folder: Path) -> None:
