@@ -113,7 +113,8 @@ def _say(trained: Trained, target: Path) -> None:
     out.print(f"{trained.counts['trained']} of {len(trained.results)} devices have a new model: {trained.run}{version}")
     for of in trained.types:
         if of.status != "trained":
-            err.print(f"  type {plain(of.device)}: {of.status}, {plain(of.reason)}")
+            kept = ", lends the model it had" if of.device in trained.kept_types else ""
+            err.print(f"  type {plain(of.device)}: {of.status}{kept}, {plain(of.reason)}")
     if lent := [plain(of.device) for of in trained.types if of.status == "trained"]:
         more = f" and {len(lent) - SHOWN} more" if len(lent) > SHOWN else ""
         out.print(f"new devices are lent a model by their types: {', '.join(lent[:SHOWN])}{more}", soft_wrap=True)
