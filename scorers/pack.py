@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from functools import lru_cache
 from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,16 @@ def load(path: Path) -> Fleet:
             f"The fleet file {path} cannot be read ({error}); train a fleet, or name its file."
         ) from error
     return loads(content, path)
+
+
+def known(path: Path) -> Fleet:
+    """What :func:`load` gives; the file last asked for is read again only if it has changed since."""
+    return _known(path, fingerprint(path))
+
+
+@lru_cache(maxsize=1)
+def _known(path: Path, _: str | None) -> Fleet:
+    return load(path)
 
 
 def loads(content: bytes, path: Path) -> Fleet:
