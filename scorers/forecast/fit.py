@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from scorers.errors import ModelError
 from scorers.forecast.encode import Encoder, Matrix, strange
@@ -131,6 +130,11 @@ def importance(forecaster: Forecaster, rows: pa.Table, most: int = 20_000) -> di
 
 
 def _ensembles(matrix: Matrix, truth: Ints, recipe: Recipe, cores: int) -> tuple[Forest, ...]:
+    from sklearn.ensemble import (  # noqa: PLC0415 - a second and 95 MB, which only those who train are to pay
+        HistGradientBoostingClassifier,
+        RandomForestClassifier,
+    )
+
     if recipe.kind is Kind.FOREST:
         made = RandomForestClassifier(**recipe.options, n_jobs=cores)
         return (Forest.of(made.fit(matrix, truth)),)
