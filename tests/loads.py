@@ -1,7 +1,12 @@
 """Hours of servers that a forecaster can learn: a day's course, quiet weekends, noise, and some that are missing."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scorers.forecast.calendar import FeatureSpec
 from scorers.forecast.features import features
@@ -42,3 +47,12 @@ def targets(servers: list[str], since: int, count: int) -> pa.Table:
 def rows(known: pa.Table) -> pa.Table:
     """``FEATURES`` of the hours known."""
     return features(known, known.select(["server", "hour"]), SPEC)
+
+
+def folder(path: Path, known: pa.Table, spec: FeatureSpec = SPEC) -> Path:
+    """What `tidewatch load etl` leaves behind of such hours."""
+    for name, table in (("hours", known), ("features", features(known, known.select(["server", "hour"]), spec))):
+        (path / name).mkdir(parents=True)
+        pq.write_table(table, path / name / "all.parquet")
+    (path / "etl.json").write_text(json.dumps({"format": 1, "spec": asdict(spec)}))
+    return path

@@ -38,7 +38,7 @@ class Load(BaseModel):
     scale: float = Field(default=1.0, gt=0, description="Both thresholds are multiplied by it; 7 on the full set.")
     quantiles: Pair | None = Field(
         default=None,
-        description="Instead, thresholds from the loads trained on: shares that are low, and low or medium, as `0.6,0.9`.",
+        description="Instead, from the loads trained on: shares that are low, and at most medium, as `0.6,0.9`.",
     )
     alive_h: int = Field(
         default=24,

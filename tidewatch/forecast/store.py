@@ -8,10 +8,27 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from scorers.errors import InputError
-from scorers.forecast.schema import FEATURES, HOURS
+from scorers.forecast.calendar import FeatureSpec
+from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
+from tidewatch.forecast.etl import MANIFEST, manifest
 from tidewatch.forecast.settings import Load
 
 _ETL = "run `tidewatch load etl`, or name another folder"
+
+
+def root(folder: Path) -> Path:
+    """The folder that `tidewatch load etl` wrote, given it or its ``features``."""
+    return folder.parent if folder.name == "features" and (folder.parent / MANIFEST).exists() else folder
+
+
+def spec(folder: Path) -> FeatureSpec:
+    """What the features in an ETL's folder mean.
+
+    Raises:
+        InputError: nothing there says so.
+    """
+    told = manifest(folder)["spec"]
+    return FeatureSpec(told["timezone"], told["start"], told["country"])
 
 
 def model_file(load: Load) -> Path:
@@ -51,7 +68,7 @@ def extent(folder: Path) -> tuple[Sequence[str], int]:
     """
     seen = _read(folder, pa.schema([HOURS.field("server"), HOURS.field("hour")]), "hours")
     last = seen.group_by("server").aggregate([("hour", "max")]).sort_by("server")
-    return last["server"].to_pylist(), max(last["hour_max"].to_pylist()) + 3_600_000
+    return last["server"].to_pylist(), max(last["hour_max"].to_pylist()) + HOUR_MS
 
 
 def _read(folder: Path, schema: pa.Schema, what: str, wanted: ds.Expression | None = None) -> pa.Table:
