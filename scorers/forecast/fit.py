@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from scorers.errors import ModelError
 from scorers.forecast.encode import Encoder, Matrix, strange
@@ -20,6 +21,12 @@ from scorers.trees import Forest
 SEED = 42
 HELD_OUT = 5
 """Every fifth of the training time, the last, judges the candidates."""
+
+
+MOST = 60_000
+"""Rows of each side that judge candidates."""
+ALONE = 20_000
+"""So few rows are trained on by one thread: several would wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +103,15 @@ def fit(training: pa.Table, recipe: Recipe, teaching: Teaching) -> Forecaster:
 
 
 def held_out(training: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Training rows cut in two by time: what candidates learn from, and the last fifth that judges them."""
+    """Training rows cut in two by time: what candidates learn from, and the last fifth that judges them.
+
+    Where there are more than ``MOST`` rows, evenly spread ones: enough to tell which candidate is better.
+    """
     hours = training["hour"]
     first, last = pc.min(hours).as_py(), pc.max(hours).as_py() + HOUR_MS
     length = max((last - first) // HELD_OUT, HORIZON * HOUR_MS)
-    return halves(training, (last - length) // HOUR_MS * HOUR_MS)
+    early, late = halves(training, (last - length) // HOUR_MS * HOUR_MS)
+    return _thinned(early, MOST), _thinned(late, MOST)
 
 
 def judged(forecaster: Forecaster, rows: pa.Table) -> Figures:
@@ -109,7 +120,7 @@ def judged(forecaster: Forecaster, rows: pa.Table) -> Figures:
     return figures(classes(rows["load"].to_numpy(), forecaster.thresholds), forecaster.predict(filled))
 
 
-def importance(forecaster: Forecaster, rows: pa.Table, most: int = 20_000) -> dict[str, float]:
+def importance(forecaster: Forecaster, rows: pa.Table, most: int = 10_000) -> dict[str, float]:
     """By how much the ranked probability score rises when one feature's values are shuffled (Breiman 2001), by name.
 
     Args:
@@ -117,7 +128,7 @@ def importance(forecaster: Forecaster, rows: pa.Table, most: int = 20_000) -> di
         rows: of FEATURES with known loads, not trained on.
         most: rows to use, evenly spread.
     """
-    rows, _ = forecaster.fill(rows.take(np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))))
+    rows, _ = forecaster.fill(_thinned(rows, most))
     truth = classes(rows["load"].to_numpy(), forecaster.thresholds)
     usual = figures(truth, forecaster.predict(rows)).rps
     order = np.random.default_rng(SEED).permutation(len(rows))
@@ -129,17 +140,22 @@ def importance(forecaster: Forecaster, rows: pa.Table, most: int = 20_000) -> di
     return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
+def _thinned(rows: pa.Table, most: int) -> pa.Table:
+    """At most so many rows, evenly spread."""
+    return rows.take(np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))) if len(rows) > most else rows
+
+
 def _ensembles(matrix: Matrix, truth: Ints, recipe: Recipe, cores: int) -> tuple[Forest, ...]:
     from sklearn.ensemble import (  # noqa: PLC0415 - a second and 95 MB, which only those who train are to pay
         HistGradientBoostingClassifier,
         RandomForestClassifier,
     )
 
+    cores = cores if len(matrix) > ALONE else 1
     if recipe.kind is Kind.FOREST:
         made = RandomForestClassifier(**recipe.options, n_jobs=cores)
         return (Forest.of(made.fit(matrix, truth)),)
     two = len(np.unique(truth)) == 2  # noqa: PLR2004 - as one threshold parts them
-    if recipe.kind is Kind.MULTICLASS or two:
-        return (Forest.of(HistGradientBoostingClassifier(**recipe.options).fit(matrix, truth)),)
-    above = (truth > 0, truth > 1)
-    return tuple(Forest.of(HistGradientBoostingClassifier(**recipe.options).fit(matrix, one)) for one in above)
+    goals = [truth] if recipe.kind is Kind.MULTICLASS or two else [truth > 0, truth > 1]
+    with threadpool_limits(cores):
+        return tuple(Forest.of(HistGradientBoostingClassifier(**recipe.options).fit(matrix, goal)) for goal in goals)

@@ -1,5 +1,6 @@
 """Commands about the forecaster: train it, forecast, and see how good it would have been."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -9,12 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from producers.recordings import data_root
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
 from tidewatch.forecast.settings import Load
 from tidewatch.settings import InForce
-from tidewatch.spans import moment
+from tidewatch.spans import duration, moment
 
 NAMED = 5
 """Features that are named."""
@@ -42,6 +44,7 @@ def register(load: typer.Typer) -> None:
     """Add the commands."""
     load.command()(train)
     load.command()(forecast)
+    load.command()(backtest)
 
 
 def train(
@@ -172,6 +175,78 @@ def _show(told: list[dict[str, Any]]) -> None:
     out.print(f"{len(first)} hours from {utc(first[0]['hour'])} UTC by {told[0]['model_version']}", soft_wrap=True)
     out.print("  ".join(f"{sign} {name}" for name, sign in SIGNS.items()))
     out.print(table)
+
+
+def backtest(
+    context: typer.Context,
+    origins: Annotated[int, typer.Option(min=1, help="How many times to train and forecast.")] = 5,
+    every: Annotated[str, typer.Option(help="Time between two origins, as `7d` or `36h`.")] = "7d",
+    horizon: Annotated[int, typer.Option(min=1, max=48, help="Hours ahead to forecast.")] = 48,
+    model: AModel = Model.AUTO,
+    quantiles: Quantiles = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder that `tidewatch load etl` wrote; load.folder by default.")
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Instead, a published load curve, such as worldcup, nasa or appserver.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the recordings; also TIDEWATCH_DATA.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page with figures and a plot: an HTML file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train before each of several moments and forecast after it: how good that was, beside the baselines.
+
+    Exit code 1 where the model does not beat them.
+    """
+    from scorers.forecast.calendar import FeatureSpec  # noqa: PLC0415 - duckdb and more, which only those who test are to pay
+    from scorers.forecast.metrics import better  # noqa: PLC0415 - as above
+    from scorers.forecast.naive import RIVALS  # noqa: PLC0415 - as above
+    from tidewatch import report as pages  # noqa: PLC0415 - as above
+    from tidewatch.forecast import backtest as tests  # noqa: PLC0415 - as above
+    from tidewatch.forecast import page, store  # noqa: PLC0415 - as above
+    from tidewatch.forecast.traces import trace as curve  # noqa: PLC0415 - as above
+
+    load = _given(context, {"load.quantiles": quantiles}).settings.load
+    if report is not None:
+        pages.check(report)
+    roll = tests.Roll(origins, duration(every, "--every"), horizon, model.value)
+    if trace is None:
+        folder = store.root(features or load.folder)
+        spec, rows = store.spec(folder), store.features(folder / "features")
+    else:
+        hours = curve(trace, data_root(data, os.environ))
+        spec = FeatureSpec(load.timezone, min(hours["hour"].to_pylist()), load.country)
+        rows = tests.rows_of(hours, spec)
+    with progress("backtest") as show:
+        found = tests.backtest(rows, spec, load, roll, show)
+    if as_json:
+        emit(found.told())
+    else:
+        _compare(found, page.HEADS)
+    if report is not None:
+        page.write(report, trace or str(features or load.folder), found)
+        err.print(f"The report is in {report}")
+    ours = next(iter(found.figures.values())).told()
+    if not all(better(ours, found.figures[name].told()) for name in RIVALS):
+        raise typer.Exit(1)
+
+
+def _compare(found: Any, heads: dict[str, str]) -> None:
+    first, last = (utc(found.origins[at])[:16] for at in (0, -1))
+    out.print(
+        f"{len(found.origins)} origins from {first} to {last} UTC, {found.servers} servers, {len(found.truth):,} hours",
+        soft_wrap=True,
+    )
+    table = Table("", *heads.values(), box=None)
+    for name, of in found.figures.items():
+        table.add_row(name.replace("_", " "), *(f"{getattr(of, figure):.4f}" for figure in heads))
+    out.print(table)
+    ahead = Table("accuracy by hours ahead", *(f"{a}-{b}" for a, b, _ in next(iter(found.blocks.values()))), box=None)
+    for name, blocks in found.blocks.items():
+        ahead.add_row(name.replace("_", " "), *(f"{of.accuracy:.3f}" for _, _, of in blocks))
+    out.print(ahead)
 
 
 @contextmanager
