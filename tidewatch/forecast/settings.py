@@ -11,6 +11,15 @@ def _words(given: object) -> object:
     return tuple(word.strip() for word in given.split(",") if word.strip()) if isinstance(given, str) else given
 
 
+def _rising(given: tuple[float, float]) -> tuple[float, float]:
+    if not given[0] < given[1]:
+        raise ValueError("the second number must be larger than the first")
+    return given
+
+
+Pair = Annotated[tuple[float, float], BeforeValidator(_words), AfterValidator(_rising)]
+
+
 class Load(BaseModel):
     """Forecasting the load of servers: `tidewatch load`."""
 
@@ -22,6 +31,14 @@ class Load(BaseModel):
     timezone: str = Field(default="UTC", description="Where the servers' day begins, such as `America/New_York`.")
     country: str = Field(
         default="US", description="Whose public holidays count, as `US`, `US-CA` or `DE-BY`; empty for none."
+    )
+    thresholds: Pair = Field(
+        default=(100.0, 500.0), description="Peak load of an hour up to which it is low, and up to which medium."
+    )
+    scale: float = Field(default=1.0, gt=0, description="Both thresholds are multiplied by it; 7 on the full set.")
+    quantiles: Pair | None = Field(
+        default=None,
+        description="Instead, from the loads trained on: shares that are low, and at most medium, as `0.6,0.9`.",
     )
     alive_h: int = Field(
         default=24,
