@@ -96,7 +96,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def keys(self) -> list[Key]:
+    def held(self) -> list[Key]:
         """All keys, the oldest first; none where there is no file."""
         try:
             with self.path.open("rb") as file:
@@ -167,7 +167,7 @@ class KeyFile:
             lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                keys = self.keys()
+                keys = self.held()
                 yield keys
                 self._write(keys)
             finally:
@@ -245,7 +245,7 @@ class Ring:
             log.error("Keys stay as they were: %s", error)  # noqa: TRY400 - the sentence says it all
 
     def _load(self, stamp: tuple[int, ...] | None) -> None:
-        self._by_digest = {key.digest: key for key in self._file.keys()}
+        self._by_digest = {key.digest: key for key in self._file.held()}
         self._seen = stamp
 
     def _stamp(self) -> tuple[int, ...] | None:

@@ -34,7 +34,7 @@ def test_only_a_hash_is_kept(file: KeyFile) -> None:
     assert token not in held
     assert token[3:] not in held
     assert digest(token) in held
-    assert file.keys() == [key]
+    assert file.held() == [key]
     assert key.last == token[-4:]
 
 
@@ -50,7 +50,7 @@ def test_a_file_that_others_may_write_is_refused(file: KeyFile) -> None:
     file.path.chmod(0o666)
 
     with pytest.raises(ConfigError, match="chmod 600"):
-        file.keys()
+        file.held()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}}", b'{"format":2,"keys":[]}', b'{"format":1,"keys":[{"id":"a"}]}'])
@@ -59,7 +59,7 @@ def test_a_file_that_is_not_ours_is_refused(file: KeyFile, content: bytes) -> No
     file.path.write_bytes(content)
 
     with pytest.raises(ConfigError, match="no file of keys"):
-        file.keys()
+        file.held()
 
 
 def test_a_key_opens_until_it_expires_or_is_revoked(file: KeyFile) -> None:
@@ -96,7 +96,7 @@ def test_a_name_is_used_once_at_a_time(file: KeyFile) -> None:
     file.revoke("a", now=NOW)
     file.create("a", [Scope.READ], now=NOW)
 
-    assert [key.state(NOW) for key in file.keys()] == ["revoked", "active"]
+    assert [key.state(NOW) for key in file.held()] == ["revoked", "active"]
 
 
 def test_a_rotated_key_goes_on_for_the_overlap(file: KeyFile) -> None:
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused(file: KeyFile) -> None:
     with pytest.raises(ConfigError, match="no key 'a'"):
         file.rotate("a", now=NOW)
 
-    assert file.keys() == []
+    assert file.held() == []
 
 
 def _create(path: Path, number: int) -> None:
@@ -137,7 +137,7 @@ def test_no_change_is_lost_among_processes(file: KeyFile) -> None:
     with get_context("fork").Pool(4) as pool:
         pool.starmap(_create, [(file.path, number) for number in range(12)])
 
-    assert sorted(key.name for key in file.keys()) == sorted(f"key-{number}" for number in range(12))
+    assert sorted(key.name for key in file.held()) == sorted(f"key-{number}" for number in range(12))
 
 
 def test_a_broken_file_leaves_the_keys_and_a_missing_one_none(file: KeyFile, caplog: pytest.LogCaptureFixture) -> None:

@@ -52,7 +52,7 @@ def create_key(
 def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     """All keys, the oldest first; never the keys themselves."""
     now = time.time()
-    found = [key.shown(now) for key in _file(context).keys()]
+    found = [key.shown(now) for key in _file(context).held()]
     if as_json:
         emit([*found])
         return
