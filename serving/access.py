@@ -8,14 +8,15 @@ from urllib.parse import unquote_to_bytes
 from serving.keys import TOKEN, Scope
 
 IN_URL = re.compile(
-    rb"(?:^|&)(?:api[-_]?key|key|access[-_]?token|token|auth|authorization|bearer|secret)=|tw_[A-Za-z0-9_-]{43}", re.I
+    rb"(?:^|&)(?:api[-_]?key|key|access[-_]?token|token|auth|authorization|bearer|secret)=|tw_[A-Za-z0-9_-]{43}",
+    re.IGNORECASE,
 )
 """What looks like a key in a query."""
 TOKEN_BYTES = re.compile(TOKEN.pattern.encode())
 OPEN = frozenset({"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"})
 """What probes ask for, without a key; it tells that the service is there, its name and version."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
-_ESCAPED = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.I)
+_ESCAPED = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
 _DOTS = re.compile(rb"(?:^|/)\.{1,2}(?:/|$)")
 
 
