@@ -141,18 +141,20 @@ class Hub:
 
     async def _read(self, last: str) -> None:
         """Hand on what comes, whatever Redis does meanwhile: its channel is the bell, its log has the alerts."""
-        while True:
+        task = asyncio.current_task()
+        while task and not task.cancelling():  # the client may swallow a cancellation
             try:
                 async with self._recent.client.pubsub(ignore_subscribe_messages=True) as bell:
                     await bell.subscribe(self._recent.key("alerts"))
-                    while True:
+                    while not task.cancelling():
                         async for event in self._missed(last):
                             last = event[0]
                             self._hand(event)
                         await bell.get_message(timeout=_LOOK_S)
             except RedisError as error:
-                log.warning("Alerts are not heard: %s", error)
-                await asyncio.sleep(_AGAIN_S)
+                if not task.cancelling():
+                    log.warning("Alerts are not heard: %s", error)
+                    await asyncio.sleep(_AGAIN_S)
 
     def _hand(self, event: Event) -> None:
         for listener in list(self._listeners):
