@@ -1,5 +1,7 @@
 """What Prometheus is told of the service: requests, how long they take, how many are at work, what is turned away."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -45,6 +47,12 @@ class Meters:
         if times is None:
             times = self._times[method, route] = self._seconds.labels(method, route)
         times.observe(seconds)
+
+    def collected(self, counts: Mapping[str, int]) -> None:
+        """Tell how many predictions were ``written`` and ``dropped``, as ``counts`` says at the moment."""
+        for name in ("written", "dropped"):
+            gauge = Gauge(f"tidewatch_collected_{name}", f"Predictions {name} since the start.", registry=self.registry)
+            gauge.set_function(lambda name=name: counts[name])  # type: ignore[misc]
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the text format that ``accept`` asks for, and its content type."""
