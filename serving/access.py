@@ -16,6 +16,13 @@ TOKEN_BYTES = re.compile(TOKEN.pattern.encode())
 OPEN = frozenset({"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"})
 """What probes ask for, without a key; it tells that the service is there, its name and version."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+TEMPLATES = (
+    (re.compile(r"/v2/models/[^/]+/infer"), "/v2/models/{name}/infer"),
+    (re.compile(r"/v2/models/[^/]+/versions/[^/]+/infer"), "/v2/models/{name}/versions/{version}/infer"),
+    (re.compile(r"/api/v1/service/[^/]+/score"), "/api/v1/service/{name}/score"),
+    (re.compile(r"/score"), "/score"),
+)
+"""Routes that are answered before a router could say which one it is."""
 _ESCAPED = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
 _DOTS = re.compile(rb"(?:^|/)\.{1,2}(?:/|$)")
 
@@ -82,6 +89,15 @@ def key_in_url(path: bytes, query: bytes) -> bool:
     if query and (IN_URL.search(query) or (b"%" in query and IN_URL.search(unquote_to_bytes(query)))):
         return True
     return b"tw_" in path and bool(TOKEN_BYTES.search(path))
+
+
+def template(path: str) -> str | None:
+    """The route of a path that no router has seen, None where it is none of ``TEMPLATES``.
+
+    >>> template("/v2/models/pump-1/infer"), template("/x")
+    ('/v2/models/{name}/infer', None)
+    """
+    return next((route for pattern, route in TEMPLATES if pattern.fullmatch(path)), None)
 
 
 def bearer(header: bytes | None) -> str | None:

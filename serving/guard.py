@@ -364,7 +364,7 @@ class _Exchange:
             abort()
 
     def _route(self) -> str:
-        return getattr(self._scope.get("route"), "path", None) or OTHER
+        return getattr(self._scope.get("route"), "path", None) or access.template(self._scope["path"]) or OTHER
 
     def _tell(self) -> None:
         """Count the request, and log its line: never bodies, keys, queries or the path as it was sent."""
