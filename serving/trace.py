@@ -5,8 +5,8 @@
 
 import json
 import logging
+import random
 import re
-import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,13 +17,19 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}")
 """Ids of callers that are taken over; any other is replaced."""
 PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
+_RANDOM = random.Random()  # noqa: S311 - ids are no secrets, and the system's source costs a call each
+
+
+def _hex(bits: int) -> str:
+    return f"{_RANDOM.getrandbits(bits):0{bits // 4}x}"
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """A place in a trace: ``span_id`` is this request's own."""
 
     trace_id: str
-    span_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    span_id: str = field(default_factory=lambda: _hex(64))
     flags: str = "00"
 
     def header(self) -> str:
@@ -51,7 +57,7 @@ def request_id(given: bytes | None) -> str:
     >>> request_id(b"order-66"), len(request_id(b"a b")), len(request_id(None))
     ('order-66', 16, 16)
     """
-    return given.decode() if given and REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    return given.decode() if given and REQUEST_ID.fullmatch(given) else _hex(64)
 
 
 def trace(given: bytes | None) -> Trace:
@@ -65,7 +71,7 @@ def trace(given: bytes | None) -> Trace:
         version, trace_id, span_id, flags, rest = found.groups()
         if version != b"ff" and not (version == b"00" and rest) and trace_id.strip(b"0") and span_id.strip(b"0"):
             return Trace(trace_id.decode(), flags=flags.decode())
-    return Trace(secrets.token_hex(16))
+    return Trace(_hex(128))
 
 
 class JsonFormatter(logging.Formatter):
