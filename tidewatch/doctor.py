@@ -148,7 +148,7 @@ def judge_kafka(facts: KafkaFacts, settings: Settings) -> list[Finding]:
         findings.append(Finding("topics", "warn", f"missing: {', '.join(missing)}", fix))
     findings.extend(_uneven(facts, names))
     for name, topic in facts.topics.items():
-        findings.extend(_ill_made(name, topic, facts.brokers, compact=name == names.state))
+        findings.extend(_ill_made(name, topic, facts.brokers, compact=name in (names.state, names.load)))
     if len(findings) == 1:
         findings.append(Finding("topics", "ok", f"all {len(facts.topics)} are there and well made"))
     return findings
@@ -157,7 +157,7 @@ def judge_kafka(facts: KafkaFacts, settings: Settings) -> list[Finding]:
 def _uneven(facts: KafkaFacts, names: Topics) -> Iterator[Finding]:
     tied = {
         name: facts.topics[name].partitions
-        for name in (names.readings, names.sessions, names.state)
+        for name in (names.readings, names.sessions, names.state, names.load)
         if name in facts.topics
     }
     if len(set(tied.values())) > 1:

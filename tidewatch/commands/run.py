@@ -41,9 +41,9 @@ def worker(
     broker, topics = settings.kafka.broker(), settings.topics.names()
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     spec = worker_spec(settings)
-    owners = Owners(broker, topics, stream.sources(topics), stream_spec(settings), spec)
+    owners = Owners(broker, stream.scoring(topics, stream_spec(settings)), spec)
     owners.recovered = partial(err.print, soft_wrap=True)
-    app = stream.build(broker, owners, topics, spec)
+    app = stream.build(broker, owners, spec)
     if settings.models.follow:
         follower = Follower(settings.models, settings.worker.fleet)
         follower.look()
