@@ -174,6 +174,7 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
 
 
 LoadClass = Literal["low", "medium", "high"]
+Basis = Literal["own", "fleet"]
 
 
 class ForecastHour(msgspec.Struct, frozen=True, gc=False):
@@ -193,7 +194,7 @@ class Forecast(msgspec.Struct, frozen=True, gc=False):
 
     server: str
     issued: int
-    basis: Literal["own", "fleet"]
+    basis: Basis
     model_version: str
     hours: list[ForecastHour]
 

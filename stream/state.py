@@ -46,23 +46,25 @@ class DeviceState(msgspec.Struct, gc=False, omit_defaults=True):
     """Where its windows lie since they are odd."""
 
 
-class Progress(msgspec.Struct):
-    """How far a partition is; written with every epoch, in the same transaction as its outputs."""
+class PartitionState(msgspec.Struct):
+    """Written with every epoch, in the same transaction as its outputs."""
 
     next_offset: int
     """The first record whose effects are not yet out."""
-    floor: int
-    """The first record that is still needed; reading starts here again."""
-
-
-class PartitionState(Progress):
-    """That of a partition that windows."""
-
     clock: int
+    floor: int
+    """The first record an open window still needs; reading starts here again."""
     floor_clock: int
     """The partition's clock there."""
     excluded: list[int | tuple[int, int]] = []
     """Offsets from ``floor`` on that were refused as from the future; with the part, of many readings in a record."""
+
+
+class Progress(msgspec.Struct):
+    """What every partition's record tells, whatever is made of it."""
+
+    next_offset: int
+    floor: int
 
 
 class Memory(msgspec.Struct):

@@ -6,7 +6,7 @@ are late, and only counted: what cannot be used is in ``rejects`` already, by th
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,10 @@ from stream.sessions import SESSIONS
 from stream.texts import Texts
 from stream.window import WindowSpec
 
+_NEVER_SOON = -NEVER
+_AT_ONCE = 48
+"""Hours that are forecast from by one query, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
@@ -47,7 +51,8 @@ class LoadSpec:
     alive_ms: int = 24 * HOUR_MS
     exclude: tuple[Span, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    max_jump_ms: int = 600_000
+    max_jump_ms: int = 24 * HOUR_MS
+    """Further ahead of the partition's clock, and of its own arrival, a session waits to be confirmed."""
     app: str = ""
     """Whose state it is: another app on the same topics begins anew."""
 
@@ -72,7 +77,9 @@ class Forecasting:
         self._history = History(self._names, spec.alive_ms, spec.exclude)
         self._champion = Champion()
         self._held: dict[int, Sessions] = {}
-        """By server, one session each."""
+        """By server, one session each that is not believed yet."""
+        self._soonest = _NEVER_SOON
+        """When the first of them began."""
         self._excluded: list[int] = []
         self._then: LoadState | None = None
         self._ended: list[int] = []
@@ -125,7 +132,27 @@ class Forecasting:
         return self._close(self._clocks.partition + silent_ms - max(self._spec.idle_ms, self._spec.grace_ms))
 
     def _take(self, records: Records) -> list[Output]:
-        return self._admit(self._believe(self._read(records, self.counts)))
+        fresh = self._read(records, self.counts)
+        if not self._held and not self._clocks.leaps(fresh.ts, fresh.arrival):
+            return self._admit(fresh)
+        messages, begin = [], 0
+        for row in self._doubtful(fresh):
+            messages += self._admit(fresh.take(slice(begin, row)))
+            messages += self._admit(self._believe(fresh.take(slice(row, row + 1))), together=True)
+            begin = row + 1
+        return messages + self._admit(fresh.take(slice(begin, len(fresh))))
+
+    def _doubtful(self, fresh: Sessions) -> Iterator[int]:
+        """Rows that leap ahead, or may decide on a session that is held; what is before each counts by then."""
+        jump, clock = self._spec.max_jump_ms, self._clocks.partition
+        columns = (column.tolist() for column in (fresh.server, fresh.ts, fresh.arrival))
+        for row, (server, ts, arrival) in enumerate(zip(*columns, strict=True)):
+            leaps = ts - clock > jump and abs(ts - arrival) > jump
+            if leaps or server in self._held or self._soonest - max(clock, ts) <= jump:
+                yield row
+                clock = self._clocks.partition
+            else:
+                clock = max(clock, ts)
 
     def _read(self, records: Records, counts: Counter[str]) -> Sessions:
         """What is in records, but for what is none; in the order of the log."""
@@ -140,36 +167,32 @@ class Forecasting:
         server = self._names.enter(decoded.names.gather(codes))[code]
         return Sessions(records.offsets[rows], server, decoded.ts[fine], records.arrival[rows], loads[fine])
 
-    def _believe(self, fresh: Sessions) -> Sessions:
-        """The sessions to take in, in the order they count, with those held before that count now."""
-        if not (self._stirred(fresh) or self._clocks.leaps(fresh.ts, fresh.arrival)):
-            return fresh
+    def _believe(self, one: Sessions) -> Sessions:
+        """What counts now that this session is here: itself, held ones, or nothing."""
         waiting, before = list(self._held.values()), set(self._held)
-        both = chained([*waiting, fresh])
+        both = chained([*waiting, one])
         judgement = self._clocks.judge(both.server, both.ts, both.arrival, len(waiting))
-        self._held = {int(both.server[at]): both.take(np.array([at])) for at in judgement.held.tolist()}
-        self._dirty.update(before ^ self._held.keys(), self._held.keys() & set(fresh.server.tolist()))
+        self._hold([both.take(np.array([at])) for at in judgement.held.tolist()])
+        self._dirty.update(before ^ self._held.keys(), self._held.keys() & {int(one.server[0])})
         self._excluded += both.offset[judgement.refused].tolist()
         _refuse(self.counts, Reason.FUTURE, len(judgement.refused))
         return both.take(judgement.accepted)
 
-    def _stirred(self, fresh: Sessions) -> bool:
-        """Whether the next sessions may decide on a held one."""
-        if not self._held or not len(fresh):
-            return False
-        soonest = min(int(held.ts[0]) for held in self._held.values())
-        near = soonest - max(self._clocks.partition, int(fresh.ts.max())) <= self._spec.max_jump_ms
-        return near or bool(np.isin(fresh.server, np.fromiter(self._held, np.int64)).any())
+    def _hold(self, sessions: Iterable[Sessions]) -> None:
+        """Let these wait to be believed, and no others."""
+        self._held = {int(one.server[0]): one for one in sessions}
+        self._soonest = min((int(one.ts[0]) for one in self._held.values()), default=_NEVER_SOON)
 
-    def _admit(self, sessions: Sessions) -> list[Output]:
-        """Sum what is not late, in this order, and close what has ended."""
+    def _admit(self, sessions: Sessions, *, together: bool = False) -> list[Output]:
+        """Sum what is not late, and close what has ended: session by session, or once all of them are in."""
         if not len(sessions):
             return []
         clock, grace = self._clocks.partition, self._spec.grace_ms
         if self._closed == NEVER:
-            self._closed = _hour(int(sessions.ts[0]) - grace)
+            self._closed = _hour(int(sessions.ts.min() if together else sessions.ts[0]) - grace)
         before = np.maximum.accumulate(np.append(max(clock, self._closed), sessions.ts))[:-1]
-        late = sessions.ts < np.maximum(self._closed, before - grace - (before - grace) % HOUR_MS)
+        over = self._closed if together else np.maximum(self._closed, before - grace - (before - grace) % HOUR_MS)
+        late = sessions.ts < over
         self.counts["late"] += int(np.count_nonzero(late))
         self._hours.add(sessions.take(~late))
         self._clocks.partition = max(clock, int(sessions.ts.max()))
@@ -177,9 +200,10 @@ class Forecasting:
 
     def _punctuate(self, at: int, arrival: int) -> list[Output]:
         """Nothing that began before ``at`` is still to come."""
-        told = [server for server, held in self._held.items() if held.ts[0] <= at]
-        self._dirty.update(told)
-        messages = self._admit(chained([self._held.pop(server) for server in told])) if told else []
+        told = [held for held in self._held.values() if held.ts[0] <= at]
+        self._dirty.update(int(held.server[0]) for held in told)
+        self._hold([held for held in self._held.values() if held.ts[0] > at])
+        messages = self._admit(chained(told), together=True) if told else []
         if self._closed == NEVER:
             return messages
         if at > arrival + self._spec.limits.max_ahead_ms:  # no clock says so: only what is open is over
@@ -187,32 +211,40 @@ class Forecasting:
         return messages + self._close(at)
 
     def _close(self, now: int) -> list[Output]:
-        """End the hours that are over at ``now``, one by one."""
+        """End the hours that are over at ``now``, and forecast from the end of each."""
         messages: list[Output] = []
-        until = _hour(now)
-        while self._closed < until:
-            if not len(self._history):
-                first = self._hours.first
-                self._closed = until if first is None else min(max(first, self._closed), until)
-                if self._closed == until:
-                    break
-            messages += self._end(self._closed)
+        while self._closed < _hour(now):
+            messages += self._issue(self._end(_hour(now)))
+            for hour, rows in self._history.prune(self._closed).items():
+                if hour in self._ended:
+                    self._ended.remove(hour)  # nobody has heard of it
+                else:
+                    self._gone += hour_keys(self.scope, hour, rows)
         return messages
 
-    def _end(self, hour: int) -> list[Output]:
-        """Close an hour and forecast from its end."""
-        for gone, rows in self._history.close(hour, self._hours.end(hour)).items():
-            if gone in self._ended:
-                self._ended.remove(gone)  # nobody has heard of it
-            else:
-                self._gone += hour_keys(self.scope, gone, rows)
-        self._ended.append(hour)
-        self._closed = hour + HOUR_MS
-        self.counts["hours"] += 1
-        forecaster, servers = self._champion.forecaster, self._history.servers
-        if forecaster is None or not servers:
+    def _end(self, until: int) -> list[tuple[int, list[str]]]:
+        """End hours up to ``until``, a few at most; when each ended, and the servers that are there."""
+        ends = []
+        for _ in range(_AT_ONCE):
+            if not len(self._history):
+                first = self._hours.first
+                self._closed = until if first is None else max(self._closed, min(first, until))
+            if self._closed >= until:
+                break
+            hour = self._closed
+            self._history.close(hour, self._hours.end(hour))
+            self._ended.append(hour)
+            self._closed = hour + HOUR_MS
+            self.counts["hours"] += 1
+            ends.append((self._closed, sorted(self._history[hour]["server"].to_pylist())))
+        return ends
+
+    def _issue(self, ends: list[tuple[int, list[str]]]) -> list[Output]:
+        """Forecasts of servers that are there; one that is missing is forecast again once it is heard."""
+        forecaster = self._champion.forecaster
+        if forecaster is None or not any(servers for _, servers in ends):
             return []
-        found = issue(forecaster, self._history.before(self._closed), servers, self._closed)
+        found = issue(forecaster, self._history.before, ends)
         self.counts["forecasts"] += len(found)
         return [forecast_message(self._topics.forecasts, self.topic, forecast) for forecast in found]
 
@@ -229,8 +261,7 @@ class Forecasting:
         # a held session that is believed after all opens its hour below the floor of today
         needed = min([self.floor, *(int(held.offset[0]) for held in self._held.values())])
         self._excluded = [offset for offset in self._excluded if offset >= needed]
-        clock, closed = self._clocks.partition, self._closed
-        state = LoadState(self.next_offset, self.floor, clock=clock, closed=closed, excluded=self._excluded)
+        state = LoadState(self.next_offset, self.floor, self._clocks.partition, self._closed, self._excluded)
         records.append(partition_record(self.scope, self.number, state))
         gone, self._gone, self._ended = self._gone, [], []
         self._dirty.clear()
@@ -244,8 +275,8 @@ class Forecasting:
             return None
         self._history.recall(hours)
         names = Texts.of([name.encode() for name in held])
-        for server, one in zip(self._names.enter(names).tolist(), held.values(), strict=True):
-            self._held[server] = one.session(server)
+        numbers = self._names.enter(names).tolist()
+        self._hold([one.session(server) for server, one in zip(numbers, held.values(), strict=True)])
         self.next_offset = then.next_offset
         self._clocks.partition, self._closed = then.clock, then.closed
         self._excluded = then.excluded

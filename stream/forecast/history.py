@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from scorers.forecast.schema import DAYS, HORIZON, HOUR_MS, HOURS, LAGS, LOADS
+from scorers.forecast.schema import DAYS, HOUR_MS, HOURS, LAGS, LOADS
 from scorers.statistics import Ints
 from stream.clock import NEVER
 from stream.forecast.hours import Peaks
@@ -43,13 +43,8 @@ class History:
         """The rows of a closed hour that is kept."""
         return self._hours[hour]
 
-    @property
-    def servers(self) -> list[str]:
-        """The names of those that are known, sorted."""
-        return sorted(self._names.pick(np.flatnonzero(self._last != NEVER)))
-
-    def close(self, hour: int, peaks: Peaks) -> dict[int, int]:
-        """Take in an hour that is over; the hours that nobody needs any more, and how many rows each had.
+    def close(self, hour: int, peaks: Peaks) -> None:
+        """Take in an hour that is over.
 
         A server without a session has no load if its last one began less than ``alive_ms`` before the hour, and is
         missing after that.
@@ -60,7 +55,10 @@ class History:
         idle = np.flatnonzero(quiet)
         self._hours[hour] = self._table(hour, peaks, idle)
         self._last[peaks.server] = peaks.latest
-        oldest = hour + HOUR_MS - KEPT * HOUR_MS
+
+    def prune(self, until: int) -> dict[int, int]:
+        """Forget what nobody needs once the hours before ``until`` are over; which hours, with how many rows."""
+        oldest = until - KEPT * HOUR_MS
         self._last[self._last < oldest] = NEVER
         return {kept: len(self._hours.pop(kept)) for kept in list(self._hours) if kept < oldest}
 
@@ -82,14 +80,13 @@ class History:
             self._grow(len(self._names))
             self._last[server] = np.maximum(self._last[server], table["last"].fill_null(NEVER).to_numpy())
 
-    def before(self, issued: int) -> pa.Table:
-        """What the features of forecasts issued then rest on, in ``HOURS``: rows of hours that are not excluded."""
-        back = np.subtract.outer(np.arange(HORIZON), LAGS) * HOUR_MS + issued
-        needed = {*back.ravel().tolist()}
+    def before(self, first: int, hours: int) -> pa.Table:
+        """What the features of so many hours from ``first`` on rest on: ``HOURS``, without what is excluded."""
+        needed = set((np.subtract.outer(np.arange(hours), LAGS) * HOUR_MS + first).ravel().tolist())
         chosen = [
             self._hours[hour]
             for hour in sorted(self._hours)
-            if (hour in needed or hour >= issued - RECENT * HOUR_MS) and not self._excluded(hour)
+            if (hour in needed or hour >= first - RECENT * HOUR_MS) and not self._excluded(hour)
         ]
         return pa.concat_tables([CLOSED.empty_table(), *chosen]).select(HOURS.names)
 

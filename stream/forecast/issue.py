@@ -1,6 +1,6 @@
 """Forecasts of every server known, issued at the end of an hour: features, model and messages, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scorers.forecast.features import FeatureSpec, features
 from scorers.forecast.schema import HORIZON, HOUR_MS
 from scorers.statistics import Floats
-from stream.contracts import Forecast, ForecastHour, LoadClass
+from stream.contracts import Basis, Forecast, ForecastHour, LoadClass
 
 CLASSES: tuple[LoadClass, ...] = ("low", "medium", "high")
 
@@ -44,34 +44,33 @@ class Champion:
         return int(self.forecaster is not None)
 
 
-def issue(forecaster: Forecaster, hours: pa.Table, servers: Sequence[str], issued: int) -> list[Forecast]:
-    """Forecasts of each server's next hours.
+def issue(
+    forecaster: Forecaster, known: Callable[[int, int], pa.Table], ends: Sequence[tuple[int, Sequence[str]]]
+) -> list[Forecast]:
+    """Forecasts for the servers of hours that have ended one after the other, all by one query and one prediction.
+
+    Features of an hour rest on what was over 48 hours before it: whenever they are made, they are the same.
 
     Args:
         forecaster: the model.
-        hours: ``HOURS`` before ``issued``.
-        servers: their names, sorted.
-        issued: epoch ms, the end of the last hour that is known.
+        known: what is known of the hours that features of so many hours (second) from an epoch ms on (first) rest on.
+        ends: when each hour ended, epoch ms, ascending, and the servers to forecast from there, sorted.
     """
-    ahead = issued + np.arange(HORIZON) * HOUR_MS
-    targets = pa.table({"server": np.repeat(np.array(servers, object), HORIZON), "hour": np.tile(ahead, len(servers))})
-    rows, filled = forecaster.fill(features(hours, targets, forecaster.spec))
+    servers = sorted({server for _, some in ends for server in some})
+    first, count = ends[0][0], len(ends) + HORIZON - 1
+    ahead = first + np.arange(count) * HOUR_MS
+    named = pa.array(servers, pa.string()).take(pa.array(np.repeat(np.arange(len(servers)), count)))
+    targets = pa.table({"server": named, "hour": np.tile(ahead, len(servers))})
+    rows, filled = forecaster.fill(features(known(first, count), targets, forecaster.spec))
     probabilities = forecaster.predict(rows)
-    strange = np.any(filled.reshape(len(servers), HORIZON), axis=1)
-    likeliest = probabilities.argmax(axis=1).tolist()
-    told = [
-        ForecastHour(hour, CLASSES[place], (low, medium, high))
-        for hour, place, (low, medium, high) in zip(
-            rows["hour"].to_pylist(), likeliest, probabilities.tolist(), strict=True
-        )
-    ]
-    return [
-        Forecast(
-            server,
-            issued,
-            "fleet" if new else "own",
-            forecaster.version,
-            told[number * HORIZON : (number + 1) * HORIZON],
-        )
-        for number, (server, new) in enumerate(zip(servers, strange.tolist(), strict=True))
-    ]
+    classes = probabilities.argmax(axis=1).tolist()
+    likely = zip(np.tile(ahead, len(servers)).tolist(), classes, probabilities.tolist(), strict=True)
+    told = [ForecastHour(hour, CLASSES[place], (low, medium, high)) for hour, place, (low, medium, high) in likely]
+    begins = {server: number * count for number, server in enumerate(servers)}
+    found = []
+    for issued, some in ends:
+        for server in some:
+            begin = begins[server] + (issued - first) // HOUR_MS
+            basis: Basis = "fleet" if filled[begin : begin + HORIZON].any() else "own"
+            found.append(Forecast(server, issued, basis, forecaster.version, told[begin : begin + HORIZON]))
+    return found

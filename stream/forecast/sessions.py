@@ -38,7 +38,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self.ts)
 
-    def take(self, chosen: Ints | NDArray[np.bool_] | NDArray[np.intp]) -> "Sessions":
+    def take(self, chosen: Ints | NDArray[np.bool_] | slice) -> "Sessions":
         """The chosen ones, in that order."""
         return Sessions(
             self.offset[chosen], self.server[chosen], self.ts[chosen], self.arrival[chosen], self.loads[chosen]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from stream.forecast.history import CLOSED
 from stream.forecast.sessions import Sessions
-from stream.state import Progress, partition_key
+from stream.state import partition_key
 
 _ROWS = 4096
 """Servers in a record of an hour, at most."""
@@ -40,9 +40,13 @@ class HeldSession(msgspec.Struct, gc=False):
         return Sessions(offset, np.array([server], np.int64), ts, arrival, np.array([self.loads], np.int64))
 
 
-class LoadState(Progress, kw_only=True):
+class LoadState(msgspec.Struct):
     """The partition's; written with every epoch, in the same transaction as its forecasts."""
 
+    next_offset: int
+    """The first record whose effects are not yet out."""
+    floor: int
+    """The first record an open hour still needs; reading starts here again."""
     clock: int
     """The highest start of a session that is believed, epoch ms."""
     closed: int
