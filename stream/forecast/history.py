@@ -15,7 +15,7 @@ from stream.texts import Texts
 RECENT = 24 * (max(DAYS) + 2)
 """Hours before the end of the last one that days may reach back to, whatever the timezone."""
 KEPT = max(*LAGS, RECENT) + 1
-"""Hours that are kept."""
+"""Hours that are kept, or as long as a silent server is there."""
 CLOSED = HOURS.append(pa.field("last", pa.int64()))
 """An hour's row, and when the server's last session in it began: null where it had none."""
 
@@ -29,6 +29,7 @@ class History:
     def __init__(self, names: Names, alive_ms: int, exclude: Sequence[Span] = ()) -> None:
         self._names = names
         self._alive_ms = alive_ms
+        self._kept_ms = max(KEPT * HOUR_MS, alive_ms + HOUR_MS)
         self._exclude = exclude
         self._hours: dict[int, pa.Table] = {}
         """By start; each in ``CLOSED``."""
@@ -58,7 +59,7 @@ class History:
 
     def prune(self, until: int) -> dict[int, int]:
         """Forget what nobody needs once the hours before ``until`` are over; which hours, with how many rows."""
-        oldest = until - KEPT * HOUR_MS
+        oldest = until - self._kept_ms
         self._last[self._last < oldest] = NEVER
         return {kept: len(self._hours.pop(kept)) for kept in list(self._hours) if kept < oldest}
 

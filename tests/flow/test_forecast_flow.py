@@ -1,4 +1,4 @@
-"""The forecaster's core: whatever the batching and wherever it crashes, the same forecasts, and the features of batch."""
+"""The forecaster's core: in any batching, after any crash, the same forecasts, and the features of batch."""
 
 import random
 from collections.abc import Iterator
