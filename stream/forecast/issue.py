@@ -9,11 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scorers.forecast.features import FeatureSpec, features
+from scorers.forecast.labels import CLASSES
 from scorers.forecast.schema import HORIZON, HOUR_MS
 from scorers.statistics import Floats
 from stream.contracts import Basis, Forecast, ForecastHour, LoadClass
-
-CLASSES: tuple[LoadClass, ...] = ("low", "medium", "high")
 
 
 class Forecaster(Protocol):
@@ -59,13 +58,13 @@ def issue(
     servers = sorted({server for _, some in ends for server in some})
     first, count = ends[0][0], len(ends) + HORIZON - 1
     ahead = first + np.arange(count) * HOUR_MS
-    named = pa.array(servers, pa.string()).take(pa.array(np.repeat(np.arange(len(servers)), count)))
-    targets = pa.table({"server": named, "hour": np.tile(ahead, len(servers))})
+    names = pa.array(servers, pa.string()).take(pa.array(np.repeat(np.arange(len(servers)), count)))
+    targets = pa.table({"server": names, "hour": np.tile(ahead, len(servers))})
     rows, filled = forecaster.fill(features(known(first, count), targets, forecaster.spec))
     probabilities = forecaster.predict(rows)
-    classes = probabilities.argmax(axis=1).tolist()
+    classes: list[LoadClass] = np.array(CLASSES)[named(probabilities)].tolist()
     likely = zip(np.tile(ahead, len(servers)).tolist(), classes, probabilities.tolist(), strict=True)
-    told = [ForecastHour(hour, CLASSES[place], (low, medium, high)) for hour, place, (low, medium, high) in likely]
+    told = [ForecastHour(hour, load, (low, medium, high)) for hour, load, (low, medium, high) in likely]
     begins = {server: number * count for number, server in enumerate(servers)}
     found = []
     for issued, some in ends:

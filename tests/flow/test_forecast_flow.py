@@ -66,7 +66,7 @@ def dirty(found: list[Session], seed: int) -> list[Session | bytes]:
     chance, mixed = random.Random(seed), list[Session | bytes](found)
     for place in sorted(chance.sample(range(len(found)), len(found) // 20), reverse=True):
         near = found[place]
-        wrong = [
+        wrong: list[Session | bytes] = [
             chance.choice(DIRT),
             replace(near, loads=(-1.0, *near.loads[1:])),
             replace(near, ts=near.ts - 3 * HOUR_MS),

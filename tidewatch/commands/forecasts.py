@@ -12,7 +12,8 @@ from stream.outbox import Delivery
 from stream.owners import Owners
 from tidewatch.children import override
 from tidewatch.console import Level, err, log_from
-from tidewatch.forecast.live import load_spec, model_file, worker_spec
+from tidewatch.forecast.live import load_spec, worker_spec
+from tidewatch.forecast.store import model_file
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
 

@@ -1,13 +1,11 @@
 """Settings to the specs of the live forecaster."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from scorers.forecast.schema import HOUR_MS
 from stream.forecast.core import LoadSpec
 from stream.owners import WorkerSpec
 from tidewatch import wiring
-from tidewatch.forecast.settings import Load
 from tidewatch.groups import Settings, whole_ms
 from tidewatch.spans import interval
 
@@ -34,8 +32,3 @@ def load_spec(settings: Settings) -> LoadSpec:
         max_jump_ms=whole_ms(load.max_jump_s),
         app=group(settings),
     )
-
-
-def model_file(load: Load) -> Path:
-    """The forecaster in force."""
-    return load.folder / "models" / "forecaster.twf"
