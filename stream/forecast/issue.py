@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scorers.forecast.features import FeatureSpec, features
 from scorers.forecast.labels import CLASSES
+from scorers.forecast.metrics import named
 from scorers.forecast.schema import HORIZON, HOUR_MS
 from scorers.statistics import Floats
 from stream.contracts import Basis, Forecast, ForecastHour, LoadClass

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from scorers.forecast.pack import load
-
 from stream.app import App, Followed, follow
 from stream.contracts import Topics
 from stream.core import Cores

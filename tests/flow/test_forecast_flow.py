@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, repeat
 
+import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from scorers.forecast.features import features
-from scorers.forecast.schema import HORIZON, HOUR_MS, HOURS
+from scorers.forecast.features import DIV, features
+from scorers.forecast.hours import BUCKETS, PEAKS, SESSIONS
+from scorers.forecast.hours import hours as etl_hours
+from scorers.forecast.schema import HORIZON, HOUR_MS, HOURS, LOADS
 from stream.contracts import Forecast, Topics
 from stream.forecast.core import Forecasting, LoadSpec
 from stream.forecast.history import KEPT
@@ -117,6 +120,23 @@ def test_hours_are_those_of_batch() -> None:
     assert core.counts["late"] == 0
 
 
+def test_hours_are_those_that_etl_makes() -> None:
+    found = sessions(5, 150, seed=8)
+    end = START + 150 * HOUR_MS
+    columns = [[s.server for s in found], [s.ts for s in found]]
+    columns += [[round(s.loads[at] * 1e6) for s in found] for at in range(len(LOADS))]
+    core = born()
+    told(core, punctuated(log(found), end))
+    with duckdb.connect() as database:
+        database.execute(DIV)
+        database.register("sessions", pa.table(columns, schema=SESSIONS))
+        for table, query in (("buckets", BUCKETS), ("peaks", PEAKS)):
+            database.execute(f"CREATE TABLE {table} AS {query}")
+        etl = database.sql(etl_hours(24, START, end)).to_arrow_table().cast(HOURS)
+
+    assert kept(remembered(core)).equals(etl)
+
+
 def test_features_are_those_of_batch_to_the_last_bit() -> None:
     found = sessions(4, 36 * 24, seed=5, an_hour=1.0)
     end, late = START + 36 * DAY_MS, 33 * len(found) // 36
@@ -152,7 +172,8 @@ def test_what_was_committed_is_not_told_again_by_whoever_goes_on_within_an_hour(
 
 def test_a_new_server_is_forecast_from_the_fleet_until_it_has_a_past() -> None:
     found = [one("s0", hour + 0.5) for hour in range(100)] + [one("new", hour + 0.6) for hour in range(20, 100)]
-    out = told(born(StandIn()), log(sorted(found, key=lambda session: session.ts)))
+    ordered = sorted(found, key=lambda session: session.ts)
+    out = told(born(StandIn()), log(ordered))
     basis = [forecast.basis for forecast in out if forecast.server == "new"]
 
     assert basis[0] == "fleet"

@@ -18,6 +18,11 @@ from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
 
 
+def register(load: typer.Typer) -> None:
+    """Add the command."""
+    load.command()(worker)
+
+
 def worker(
     context: typer.Context,
     report: Annotated[
