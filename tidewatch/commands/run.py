@@ -59,7 +59,7 @@ def sink(
     kind: Annotated[Kind, typer.Argument(help="Where to.")],
     once: Annotated[bool, typer.Option("--once", help="Stop once everything that is there now is written.")] = False,
 ) -> None:
-    """Write scored windows to Parquet, or scores and alerts to Redis, exactly once."""
+    """Write scored windows and forecasts to Parquet, or scores, alerts and forecasts to Redis, exactly once."""
     in_force: InForce = context.obj
     settings, named = in_force.settings, in_force.settings.topics
     broker = settings.kafka.broker()
