@@ -1,8 +1,8 @@
 """The forecaster's core: sessions of one partition in, forecasts out. Bytes to bytes, no clock, no I/O.
 
 An hour is over once the partition's clock, the highest start of a session that is believed, has passed its end and
-``grace``; then it joins the history, and every server known is forecast from there. Sessions of an hour that is over
-are late, and only counted: what cannot be used is in ``rejects`` already, by the worker that scores.
+``grace``; then it joins the history, and every server that is there is forecast from its end. Sessions that come later
+are late. They, and what is no session, are only counted: ``rejects`` is kept by the worker that scores.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from stream.encode import forecast_message
 from stream.forecast.history import History, Span
 from stream.forecast.hours import Hours
 from stream.forecast.issue import Champion, issue
-from stream.forecast.sessions import Sessions, chained, measured
+from stream.forecast.sessions import ENDED, Sessions, chained, measured
 from stream.forecast.state import (
     LoadState,
     held_key,
@@ -32,7 +32,6 @@ from stream.forecast.state import (
 from stream.message import Message, Output, tombstones
 from stream.names import Names
 from stream.records import Records, marks
-from stream.sessions import SESSIONS
 from stream.texts import Texts
 from stream.window import WindowSpec
 
@@ -156,7 +155,7 @@ class Forecasting:
 
     def _read(self, records: Records, counts: Counter[str]) -> Sessions:
         """What is in records, but for what is none; in the order of the log."""
-        decoded = decode(records, self._spec.limits, SESSIONS)
+        decoded = decode(records, self._spec.limits, ENDED)
         loads, fine = measured(decoded)
         counts["sessions"] += len(decoded) + len(decoded.rejects)
         for reason, count in decoded.rejects.reasons().items():

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scorers.forecast.schema import LOADS, UNIT
 from scorers.statistics import Floats, Ints
-from stream.decode import Decoded
+from stream.contracts import Reason
+from stream.decode import Decoded, Parser
+from stream.parse import Fault, Reading, Stamp, epoch_ms, parse_object, unfit
+from stream.sessions import LOADS as COLUMNS
+from stream.sessions import SESSIONS, Session
 
 NAMES = (
     "TotalLoad",
@@ -19,6 +24,42 @@ NAMES = (
 """The column of a session that each of ``LOADS`` sums."""
 MOST = 1e9
 """A load beyond it, or below 0, makes a session a reject."""
+
+
+class _Ended(Session, gc=False):
+    SessionEnd: Stamp | None = None
+
+
+_decode = msgspec.json.Decoder(_Ended).decode
+
+
+def read_fast(value: bytes) -> Reading:
+    """A complete session that does not end before it starts."""
+    server, stamp, *loads, end = msgspec.structs.astuple(_decode(value))
+    start, ended = epoch_ms(stamp), None if end is None else epoch_ms(end)
+    if isinstance(start, tuple) or isinstance(ended, tuple) or (ended is not None and ended < start):
+        raise ValueError(stamp)
+    return Reading(server, start, dict(zip(COLUMNS, loads, strict=True)))
+
+
+def read_patiently(value: bytes) -> Reading | Fault:
+    """A session with blanks, as ``load etl`` would take it: with a total, and ending no sooner than it starts."""
+    found, record = SESSIONS.patient(value), parse_object(value)
+    if isinstance(found, tuple) or isinstance(record, tuple):
+        return found
+    if NAMES[0] not in found.values:
+        return unfit(NAMES[0], None, "a number")
+    end = record.get("SessionEnd")
+    ended = None if end is None else epoch_ms(end)
+    if isinstance(ended, tuple):
+        return ended
+    if ended is not None and ended < int(found.ts):
+        return Reason.BAD_TIMESTAMP, f"SessionEnd is {int(found.ts) - ended} ms before SessionStart"
+    return found
+
+
+ENDED = Parser(read_fast, read_patiently)
+"""How the forecaster reads ``server.sessions``: what it takes in is what ``load etl`` takes from a log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The forecaster's core: in any batching, after any crash, the same forecasts, and the features of batch."""
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,12 @@ TOPICS = Topics()
 SPEC = LoadSpec(app="app")
 DAY_MS = 24 * HOUR_MS
 DIRT = [b"junk", b"{}", b'{"ServerIP": "10.0.0.1", "SessionStart": "soon"}']
+
+
+def ended(minutes: float, **blank: None) -> bytes:
+    """A session that ends so many minutes after it starts, with some columns blank."""
+    record = json.loads(one("s0", 0.1).value) | blank
+    return json.dumps(record | {"SessionEnd": record["SessionStart"] + int(60_000 * minutes)}).encode()
 
 
 def born(model: StandIn | None = None, spec: LoadSpec = SPEC) -> Forecasting:
@@ -267,18 +274,20 @@ def test_a_punctuation_ends_the_hours_before_it_and_no_more() -> None:
 def test_what_is_no_session_is_counted_by_reason() -> None:
     core = born()
     wrong = [replace(one("s0", 0.1), loads=(load, *[1.0] * 7)) for load in (-0.5, 2e9)]
-    told(core, log([one("s0", 0.1), *DIRT, *wrong, one("s0", 2.5), one("s0", 0.2)]))
+    blank = [ended(1, TotalLoad=None), ended(1, MbytesTransferred=None)]
+    told(core, log([one("s0", 0.1), ended(2), ended(-2), *blank, *DIRT, *wrong, one("s0", 2.5), one("s0", 0.2)]))
     found = {reason: number for reason, number in core.counts.items() if reason.startswith("rejects")}
 
     assert found == {
-        "rejects": 5,
+        "rejects": 7,
         "rejects.malformed": 1,
-        "rejects.missing_field": 1,
-        "rejects.bad_timestamp": 1,
+        "rejects.missing_field": 2,
+        "rejects.bad_timestamp": 2,
         "rejects.out_of_range": 2,
     }
     assert core.counts["late"] == 1
-    assert core.counts["sessions"] == 8
+    assert core.counts["sessions"] == 12
+    assert kept(remembered(core))["sessions"].to_pylist() == [3, 0]
 
 
 def test_hours_left_out_are_missing_in_what_is_asked() -> None:
