@@ -24,7 +24,7 @@ COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects
 COMMANDS += ["rejects show", "rejects replay", "lag", "accept", "score"]
 COMMANDS += ["models", *(f"models {word}" for word in ("list", "show", "compare", "promote", "rollback", "delete"))]
 COMMANDS += ["schedule", *(f"schedule {word}" for word in ("run", "list", "now", "history", "logs"))]
-COMMANDS += ["load", "load etl", "load generate", "load plan"]
+COMMANDS += ["load", "load etl", "load generate", "load plan", "load worker"]
 COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]
 
 
