@@ -51,3 +51,22 @@ class Load(BaseModel):
         description="Intervals FROM/TO that the log does not know, such as outages of what records it; their hours are "
         "missing.",
     )
+    grace_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=31_536_000,
+        description="How long a live hour waits for sessions that come late, on the clock of their partition.",
+    )
+    idle_s: float = Field(
+        default=600.0,
+        ge=1,
+        le=31_536_000,
+        description="How long an hour waits where a partition's sessions have ceased altogether.",
+    )
+    max_jump_s: float = Field(
+        default=86_400.0,
+        ge=1,
+        le=31_536_000,
+        description="A live session further ahead of its partition's clock, and as far from its record's Kafka "
+        "timestamp, waits for the server's next one to confirm it.",
+    )
