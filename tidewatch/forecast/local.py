@@ -50,7 +50,8 @@ class Local:
             "threads": self._threads,
         }
         try:
-            self._database = duckdb.connect(str(work / "etl.duckdb"), config=config)
+            with _told():
+                self._database = duckdb.connect(str(work / "etl.duckdb"), config=config)
         except duckdb.Error as error:
             raise ConfigError(
                 f"--memory {memory} is no size that DuckDB knows ({error}); use one such as 2GB."
