@@ -167,6 +167,7 @@ def test_little_memory_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     told = made(folder)
     monkeypatch.setattr(local, "STRETCH", 50)
     monkeypatch.setattr(local, "SUMMED", 100)
+    monkeypatch.setattr(local, "LOT_ROW", 10**8)
     again = made(folder, name="again", memory="100MB")
 
     assert again["fingerprint"] == told["fingerprint"]
