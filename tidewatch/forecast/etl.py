@@ -28,7 +28,6 @@ import pyarrow.parquet as pq
 
 from scorers.errors import InputError, UnavailableError
 from scorers.forecast.calendar import FeatureSpec, calendar
-from scorers.forecast.features import QUERY
 from scorers.forecast.hours import hours
 from scorers.forecast.schema import DAYS, FEATURES, HOUR_MS, HOURS, LAGS
 from tidewatch.forecast.local import DAY_MS, Local
@@ -208,7 +207,7 @@ def _hours(
     for done, (name, since, until) in enumerate(months):
         progress("months of hours", done, len(months))
         path = stage / "hours" / f"{name}.parquet"
-        engine.write(query(since, until), HOURS, path)
+        engine.write(query(since, until), path)
         if pq.read_metadata(path).num_rows:
             made.append((path, since, until))
         else:
@@ -223,7 +222,7 @@ def _features(engine: Engine, made: Made, spec: FeatureSpec, stage: Path, progre
         reach = since - BACK_MS
         known = engine.give([other for other, _, end in made[: done + 1] if end > reach], reach)
         engine.calendar(calendar(known, spec))
-        engine.write(QUERY, FEATURES, stage / "features" / path.name)
+        engine.features(stage / "features" / path.name)
     progress("months of features", len(made), len(made))
 
 

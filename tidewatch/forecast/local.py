@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from producers import logs
 from producers.logs import REJECTS
 from scorers.errors import ConfigError, InputError, UnavailableError
-from scorers.forecast.features import DIV
+from scorers.forecast.features import DIV, QUERY
 from scorers.forecast.hours import BUCKETS, PEAKS, SESSIONS
-from scorers.forecast.schema import HOUR_MS
+from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
 from tidewatch.forecast.pieces import reading
 from tidewatch.forecast.spec import Choice, Progress, Tally
 from tidewatch.places import Found
@@ -34,7 +34,11 @@ SUMMED = 500_000
 ROWS = 100_000
 """Rows that are written at once."""
 STRETCH = 4_000_000
-"""Rows of five-minute sums that hours are made of at once."""
+"""Rows of five-minute sums that hours are made of at once, with memory for them."""
+ROW = 512
+"""Bytes of memory to a row of a stretch; ten numbers are sorted, with room for what else is held."""
+LOT_ROW = 2048
+"""Bytes of memory to an hour of the servers that features are made of at once; it lies in 13 hash tables."""
 MB = 1_000_000
 
 
@@ -50,7 +54,8 @@ class Local:
             "threads": self._threads,
         }
         try:
-            self._database = duckdb.connect(str(work / "etl.duckdb"), config=config)
+            with _told():
+                self._database = duckdb.connect(str(work / "etl.duckdb"), config=config)
         except duckdb.Error as error:
             raise ConfigError(
                 f"--memory {memory} is no size that DuckDB knows ({error}); use one such as 2GB."
@@ -92,21 +97,43 @@ class Local:
         *_, last = names = [str(path) for path in hours]
         with _told():
             rows = "SELECT * FROM read_parquet($names) WHERE hour >= $since"
-            self._database.execute(f"CREATE OR REPLACE TEMP TABLE hours AS {rows}", {"names": names, "since": since})
+            self._database.execute(f"CREATE OR REPLACE TEMP TABLE known AS {rows}", {"names": names, "since": since})
             rows = "SELECT server, hour FROM read_parquet($last)"
-            self._database.execute(f"CREATE OR REPLACE TEMP TABLE targets AS {rows}", {"last": last})
-            found = self._database.execute("SELECT DISTINCT hour FROM hours").fetchall()
+            self._database.execute(f"CREATE OR REPLACE TEMP TABLE wanted AS {rows}", {"last": last})
+            found = self._database.execute("SELECT DISTINCT hour FROM known").fetchall()
         return [int(hour) for (hour,) in found]
 
     def calendar(self, table: pa.Table) -> None:
         """See :class:`Engine`."""
         self._database.register("calendar", table)
 
-    def write(self, query: str, schema: pa.Schema, path: Path) -> None:
+    def write(self, query: str, path: Path) -> None:
         """See :class:`Engine`."""
-        with _told(), pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for batch in self._database.sql(query).to_arrow_reader(ROWS):
-                writer.write_batch(batch.cast(schema))
+        with _told(), pq.ParquetWriter(path, HOURS, compression="zstd") as writer:
+            self._copy(query, writer)
+
+    def features(self, path: Path) -> None:
+        """See :class:`Engine`; a lot of servers after the other, for each of its joins holds their hours in memory."""
+        with _told(), pq.ParquetWriter(path, FEATURES, compression="zstd") as writer:
+            found = self._database.execute(
+                "SELECT server, count(*) FROM known GROUP BY server ORDER BY server"
+            ).fetchall()
+            for first, last in _lots(found, self._memory // LOT_ROW):
+                for name, rows in (("hours", "known"), ("targets", "wanted")):
+                    lot = f"SELECT * FROM {rows} WHERE server BETWEEN $first AND $last"  # noqa: S608
+                    servers = {"first": first, "last": last}
+                    self._database.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {lot}", servers)
+                self._copy(QUERY, writer)
+
+    def _copy(self, query: str, writer: Any) -> None:
+        for batch in self._database.sql(query).to_arrow_reader(ROWS):
+            writer.write_batch(batch.cast(writer.schema))
+
+    @property
+    def _memory(self) -> int:
+        """Bytes that DuckDB may take."""
+        limit = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
+        return int(self._database.execute(limit).fetchall()[0][0])
 
     def _reads(self, files: Sequence[Found], progress: Progress) -> Iterator[logs.Read]:
         """What is in the files, in their order; a few blocks are read ahead."""
@@ -138,7 +165,8 @@ class Local:
         found = self._database.execute(
             f"SELECT div(bucket, {HOUR_MS}) AS hour, count(*) FROM sums GROUP BY hour ORDER BY hour"  # noqa: S608
         ).fetchall()
-        stretches = [(0, 0), *_stretches(found)]
+        size = min(STRETCH, self._memory // ROW)
+        stretches = [(0, 0), *((begin, last + 1) for begin, last in _lots(found, size))]
         for done, (begin, end) in enumerate(stretches):
             progress("busiest minutes", done, len(stretches))
             rows = f"SELECT * FROM sums WHERE bucket >= {begin * HOUR_MS} AND bucket < {end * HOUR_MS}"  # noqa: S608
@@ -184,16 +212,18 @@ class _Rejects:
             self._writer.close()
 
 
-def _stretches(counts: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Hours ``[begin, end)`` with about so many rows each, of ``(hour, rows)`` in order."""
-    begin, rows = None, 0
-    for hour, more in counts:
-        if begin is not None and rows + more > STRETCH:
-            yield begin, hour
-            begin, rows = None, 0
-        begin, rows = hour if begin is None else begin, rows + more
-    if begin is not None:
-        yield begin, counts[-1][0] + 1
+def _lots(counts: Sequence[tuple[Any, int]], size: int) -> Iterator[tuple[Any, Any]]:
+    """First and last of what comes together, of ``(what, rows)`` in order: up to ``size`` rows, or one with more."""
+    lot: list[Any] = []
+    rows = 0
+    for what, more in counts:
+        if lot and rows + more > size:
+            yield lot[0], lot[-1]
+            lot, rows = [], 0
+        lot.append(what)
+        rows += more
+    if lot:
+        yield lot[0], lot[-1]
 
 
 @contextmanager

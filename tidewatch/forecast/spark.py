@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from producers.logs import REJECTS
+from scorers.forecast.features import QUERY
 from scorers.forecast.hours import BUCKETS, PEAKS, SESSIONS
 from scorers.forecast.schema import HOUR_MS, HOURS
 from tidewatch.engines import Spark
@@ -94,10 +95,13 @@ class OnSpark:
         """See :class:`Engine`."""
         self._spark.createDataFrame(table, ddl(table.schema)).createOrReplaceTempView("calendar")
 
-    def write(self, query: str, schema: pa.Schema, path: Path) -> None:
+    def write(self, query: str, path: Path) -> None:
         """See :class:`Engine`."""
-        rows = self._spark.sql(query).select(*schema.names)
-        self._one(rows.coalesce(1).sortWithinPartitions("server", "hour"), path)
+        self._one(self._spark.sql(query).coalesce(1).sortWithinPartitions("server", "hour"), path)
+
+    def features(self, path: Path) -> None:
+        """See :class:`Engine`."""
+        self.write(QUERY, path)
 
     def _rows(self, *paths: Path) -> DataFrame:
         return self._spark.read.schema(ddl(HOURS)).parquet(*map(_address, paths))

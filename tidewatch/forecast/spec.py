@@ -80,5 +80,8 @@ class Engine(Protocol):
     def calendar(self, table: pa.Table) -> None:
         """Make ``calendar``."""
 
-    def write(self, query: str, schema: pa.Schema, path: Path) -> None:
-        """Write what a query gives, ordered by server and hour, to one Parquet file."""
+    def write(self, query: str, path: Path) -> None:
+        """Write the ``HOURS`` that a query of ``peaks`` gives, in order, to one Parquet file."""
+
+    def features(self, path: Path) -> None:
+        """Write the ``FEATURES`` of ``hours``, ``targets`` and ``calendar``, in order, to one Parquet file."""
