@@ -25,7 +25,10 @@ COMMANDS += ["rejects show", "rejects replay", "lag", "accept", "score"]
 COMMANDS += ["models", *(f"models {word}" for word in ("list", "show", "compare", "promote", "rollback", "delete"))]
 COMMANDS += ["schedule", *(f"schedule {word}" for word in ("run", "list", "now", "history", "logs"))]
 COMMANDS += ["report"]
-COMMANDS += ["load", *(f"load {word}" for word in ("etl", "generate", "plan", "train", "forecast", "backtest", "worker"))]
+COMMANDS += [
+    "load",
+    *(f"load {word}" for word in ("etl", "generate", "plan", "train", "forecast", "backtest", "worker")),
+]
 COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]
 COMMANDS += ["keys", *(f"keys {word}" for word in ("create", "list", "revoke", "rotate"))]
 
