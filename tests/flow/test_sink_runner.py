@@ -39,8 +39,11 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-def topics() -> Topics:
-    return Topics.prefixed(f"t{next(numbers)}.")
+def topics(broker: Broker) -> Topics:
+    """Topics nobody else uses, of which that of forecasts is there and empty."""
+    mine = Topics.prefixed(f"t{next(numbers)}.")
+    filled(broker, mine.forecasts, {})
+    return mine
 
 
 @pytest.fixture
