@@ -1,0 +1,227 @@
+"""`tidewatch load train`, `forecast` and `backtest`: what they say, keep and refuse, and with which code they end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from scorers.errors import ConfigError, ForecasterFileError, InputError, TidewatchError
+from scorers.forecast import fit, pack
+from scorers.forecast.calendar import FeatureSpec, calendar
+from scorers.forecast.fit import Recipe
+from scorers.forecast.issue import FORECASTS
+from scorers.forecast.metrics import better
+from scorers.forecast.model import Kind
+from scorers.forecast.naive import RIVALS
+from scorers.forecast.schema import CALENDAR, HOUR_MS
+from tests.loads import DAY_MS, START, folder, hours
+from tidewatch.cli import EXIT_CODES, app
+from tidewatch.registry import Registry
+from tidewatch.settings import load as load_settings
+
+END = START + 28 * DAY_MS
+FILE = Path("var/load/models/forecaster.twf")
+SMALL = Recipe("ordinal", Kind.ORDINAL, {"max_iter": 15, "min_samples_leaf": 20, "random_state": 42})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("load"), hours(days=28))
+
+
+@pytest.fixture(autouse=True)
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with four weeks of hours, and training that is done in a moment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDEWATCH_MODELS__REGISTRY", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    Path("var/load").mkdir(parents=True)
+    for name in ("hours", "features", "etl.json"):
+        Path("var/load", name).symlink_to(made / name)
+    small = Recipe("forest", Kind.FOREST, {"n_estimators": 9, "max_depth": 8, "random_state": 42})
+    monkeypatch.setitem(fit.RECIPES, "boosting", (SMALL,))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(fit.RECIPES, "forest", (small,))  # type: ignore[arg-type]
+    monkeypatch.setitem(fit.RECIPES, "auto", (small, SMALL))  # type: ignore[arg-type]
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["--set", "load.thresholds=100,400", *words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def trained(*words: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(run("load", "train", "--json", *words)[1])
+    return told
+
+
+def registry() -> Registry:
+    models = load_settings().settings.models
+    return Registry(models.model_copy(update={"name": "load", "experiment": "tidewatch-load"}))
+
+
+def test_a_training_is_recorded_and_put_in_force() -> None:
+    told = trained()
+    version = registry().champion()
+
+    assert told["promoted"]
+    assert all(told["test"]["accuracy"] > told["baselines"][name]["accuracy"] for name in RIVALS)
+    assert version is not None
+    metrics, params = registry().metrics(version)
+    for side in ("train", "test"):
+        assert {f"{side}_{name}" for name in ("accuracy", "precision", "recall", "f1", "f1_high")} <= set(metrics)
+    assert metrics["test_rows"] == sum(told["labels"]["test"]) == told["rows"]["test"]
+    assert params["model"] == told["model"]
+    assert params["thresholds"] == "100, 400"
+    assert pack.load(FILE).version == told["version"]
+
+
+def test_features_and_labels_of_the_test_are_those_after_the_split() -> None:
+    split = START + 20 * DAY_MS
+    told = trained("--model", "boosting", "--split", str(split))
+    facts = pack.load(FILE).facts
+
+    assert facts["until"] <= told["split"] == split
+    assert facts["rows"] == told["rows"]["training"]
+
+
+def test_a_model_no_better_than_the_one_in_force_is_refused_unless_forced() -> None:
+    first = trained("--model", "boosting")
+    code, shown = run("load", "train", "--model", "boosting")
+
+    assert code == 1
+    assert "no better than the one in force" in " ".join(shown.split())
+    assert pack.load(FILE).version == first["version"]
+    assert [version.aliases for version in registry().versions()] == [("challenger",), ("champion",)]
+    forced = trained("--model", "boosting", "--force")
+    assert forced["promoted"]
+    assert pack.load(FILE).version == forced["version"]
+
+
+def test_other_thresholds_are_refused_unless_forced() -> None:
+    run("load", "train", "--model", "boosting")
+    told = json.loads(run("--set", "load.scale=0.9", "load", "train", "--model", "boosting", "--json")[1])
+
+    assert any("other thresholds, 100 and 400" in reason for reason in told["reasons"])
+
+
+def test_quantiles_are_of_the_training_part_alone() -> None:
+    split = START + 20 * DAY_MS
+    told = trained("--model", "boosting", "--quantiles", "0.5,0.9", "--split", str(split))
+    rows = pq.read_table("var/load/features")
+    before = rows.filter(pc.less(rows["hour"], split))
+
+    assert told["thresholds"][0] == pytest.approx(pc.quantile(before["load"], 0.5)[0].as_py())
+
+
+def test_without_a_registry_the_file_alone_is_kept() -> None:
+    code, shown = run("--set", "models.registry=", "load", "train", "--model", "forest", "--force")
+
+    assert code == 0
+    assert "registry" not in shown
+    assert FILE.exists()
+
+
+def test_forecasts_are_told_and_written_alike() -> None:
+    run("load", "train", "--model", "boosting")
+    told = json.loads(run("load", "forecast", "--json")[1])
+    run("load", "forecast", "--out", "a.parquet")
+    run("load", "forecast", "--out", "a.jsonl")
+    rows = pq.read_table("a.parquet")
+
+    assert [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()] == told
+    assert rows.schema == FORECASTS
+    assert len(rows) == 6 * 48
+    first = told[0]
+    assert set(first) == {"server", "issued", "basis", "model_version", "hours"}
+    assert [hour["hour"] for hour in first["hours"]] == [END + n * HOUR_MS for n in range(48)]
+    assert sum(first["hours"][0]["probabilities"]) == pytest.approx(1)
+    assert "10.0.0.3" in run("load", "forecast", "--hours", "6")[1]
+
+
+def test_a_forecast_of_the_past_sees_nothing_of_what_came_after(made: Path, tmp_path: Path) -> None:
+    run("load", "train", "--model", "boosting")
+    at = START + 20 * DAY_MS
+    known = pq.read_table(made / "hours")
+    cut = folder(tmp_path / "cut", known.filter(pc.less(known["hour"], at)))
+    words = ("load", "forecast", "--json", "--servers", "10.0.0.2,10.0.0.4")
+
+    assert run(*words, "--at", str(at + 5))[1] == run(*words, "--in", str(cut), "--at", str(at))[1]
+
+
+def test_a_new_server_is_forecast_and_marked(made: Path, tmp_path: Path) -> None:
+    run("load", "train", "--model", "boosting")
+    known = pq.read_table(made / "hours")
+    new = known.slice(len(known) - 1).set_column(0, "server", pa.array(["new"]))
+    more = folder(tmp_path / "more", pa.concat_tables([known, new]))
+    told = {one["server"]: one for one in json.loads(run("load", "forecast", "--json", "--in", str(more))[1])}
+
+    assert len(told) == 7
+    assert (told["new"]["basis"], told["10.0.0.0"]["basis"]) == ("fleet", "own")
+    assert len(told["new"]["hours"]) == 48
+
+
+def test_the_calendar_of_forecast_hours_is_their_own() -> None:
+    """Day of the month is the day of the month, not the hour; trend goes on."""
+    spec = FeatureSpec("UTC", START)
+    ahead = calendar([END + n * HOUR_MS for n in range(48)], spec).sort_by("hour")
+
+    assert ahead["day"].to_pylist() == [29] * 24 + [30] * 24
+    assert ahead["hour_of_day"].to_pylist() == list(range(24)) * 2
+    assert ahead["trend"][0].as_py() == 28
+    assert set(CALENDAR) <= set(ahead.schema.names)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "why"),
+    [
+        (("forecast",), ForecasterFileError, "tidewatch load train"),
+        (("forecast", "--out", "a.csv"), ConfigError, r"end in \.parquet or \.jsonl"),
+        (("forecast", "--out", "none/a.parquet"), ConfigError, "no folder 'none'"),
+        (("train", "--features", "none"), InputError, "tidewatch load etl"),
+        (("train", "--split", "2030-01-01"), ConfigError, "No hour lies after --split"),
+        (("train", "--split", "soon"), ConfigError, "--split 'soon'"),
+        (("train", "--quantiles", "0.9,0.1"), ConfigError, r"load\.quantiles .*larger than the first"),
+        (("train", "--quantiles", "0.9"), ConfigError, r"load\.quantiles"),
+        (("backtest", "--origins", "9"), ConfigError, "fewer --origins"),
+        (("backtest", "--every", "often"), ConfigError, "--every is 'often'"),
+        (("backtest", "--trace", "nowhere", "--data", "."), InputError, "no trace 'nowhere'"),
+        (("backtest", "--report", "none/a.html"), ConfigError, "no folder 'none'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_a_code_of_its_own(
+    words: tuple[str, ...], kind: type[TidewatchError], why: str
+) -> None:
+    with pytest.raises(kind, match=why):
+        run("load", *words)
+
+    assert next(code for of, code in EXIT_CODES.items() if issubclass(kind, of)) in {2, 3}
+
+
+def test_unknown_servers_are_refused_by_name() -> None:
+    run("load", "train", "--model", "boosting")
+
+    with pytest.raises(InputError, match=r"10\.9\.9\.9, web: no such server"):
+        run("load", "forecast", "--servers", "web,10.0.0.1,10.9.9.9")
+    with pytest.raises(ConfigError, match="later than the hours known"):
+        run("load", "forecast", "--at", "2030-01-01")
+
+
+def test_a_backtest_tells_models_and_baselines_by_hours_ahead() -> None:
+    code, shown = run("load", "backtest", "--origins", "2", "--every", "3d", "--json", "--report", "a.html")
+    told = json.loads(shown)
+
+    ours = told["figures"]["chosen"]
+    assert (code == 0) == all(better(ours, told["figures"][name]) for name in RIVALS)
+    assert list(told["figures"]) == ["chosen", "forest", "seasonal_naive", "last_week", "frequencies"]
+    assert [origin - END for origin in told["origins"]] == [-5 * DAY_MS, -2 * DAY_MS]
+    assert [block["to"] for block in told["horizon"]["chosen"]] == list(range(6, 49, 6))
+    page = Path("a.html").read_text("utf-8")
+    assert "<svg" in page
+    assert "hours ahead" in page
+    assert "last week" in page
