@@ -66,6 +66,7 @@ def build(parts: Parts) -> FastAPI:
 async def _running(parts: Parts) -> AsyncIterator[None]:
     service = parts.service
     await service.repository.look()
+    await service.warm()
     async with AsyncExitStack() as stack:
         for beside in parts.beside:
             await stack.enter_async_context(beside(service))

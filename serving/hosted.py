@@ -46,7 +46,7 @@ class Hosted:
             FleetFileError: it is missing or not sound.
         """
         fingerprint = pack.fingerprint(path)
-        return cls(name, pack.load(path), fingerprint, max_rows)
+        return cls(name, pack.mapped(path), fingerprint, max_rows)
 
     def _device(self, called: str, device: str) -> FleetModel | None:
         place = int(self.fleet.index([device])[0])

@@ -113,6 +113,19 @@ class Service:
         self.counts["requests"] += 1
         self.counts["rows"] += rows
 
+    async def warm(self) -> None:
+        """Score a typical window in each way, so that no client waits for what is compiled when it is first used."""
+        hosted = self.repository.main.hosted
+        if hosted is None or not len(hosted.fleet):
+            return
+        model = hosted.device(hosted.fleet.devices[0], hosted.fleet.devices[0]) or hosted.whole
+        prepared = model.prepare(model.signature.sample)
+        await asyncio.to_thread(model.engine.infer, prepared)
+        reading = recorded.Reading(
+            ts=1_700_000_000_000, values=dict.fromkeys(model.engine.metrics, 0.0), device_id=model.device
+        )
+        await asyncio.to_thread(recorded.replay, model, [reading], self.stream)
+
     # --- the challenger ------------------------------------------------------------------------
 
     def _copy(self, rival: FleetModel, columns: Columns, said: Columns, version: str) -> None:
