@@ -52,9 +52,10 @@ def build(parts: Parts) -> FastAPI:
         description="Scores of devices' windows: the Open Inference Protocol, version 2, and plain JSON.",
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asks for a provider at every request
         lifespan=lambda _: _running(parts),
     )
-    app.router.routes.extend(http.routes(parts.service, parts.max_bytes))
+    app.add_middleware(http.Fast, service=parts.service, max_bytes=parts.max_bytes)
     for router in (rest.router(parts.service, parts.version), *parts.routers):
         app.include_router(router)
     _documents(app, parts.service)

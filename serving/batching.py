@@ -1,7 +1,7 @@
 """Requests that come together are scored together (micro-batching).
 
-A request alone is scored at once. Where several came together the last time, the next one waits for as many, and no
-longer than a bounded delay: clients that wait for their answers come back together.
+What waits is scored once the event loop finds no further request to take in, and no later than a bounded delay: a
+request alone is scored at once, and the more there are the more go together.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ class Batcher:
         """How many there were."""
         self._delay = delay_s
         self._waiting: list[_Waiting] = []
-        self._expected = 1
-        self._timer: asyncio.Handle | None = None
-        self._soon = False
-        """Whether it ends with this turn of the loop."""
+        self._seen = 0
+        """How many waited a turn of the loop ago."""
+        self._latest = 0.0
+        """When they are scored, come what may."""
         self._thread = ThreadPoolExecutor(1, "scoring")
         self._under_way: set[asyncio.Future[None]] = set()
 
@@ -46,12 +46,10 @@ class Batcher:
         loop = asyncio.get_running_loop()
         rows = len(next(iter(columns.values())))
         done: asyncio.Future[Columns] = loop.create_future()
+        if not self._waiting:
+            self._seen, self._latest = 0, loop.time() + self._delay
+            loop.call_soon(self._turn, loop)
         self._waiting.append(_Waiting(engine, columns, rows, done))
-        if len(self._waiting) >= self._expected and not self._soon:
-            self._cancel()
-            self._timer, self._soon = loop.call_soon(self._flush), True
-        elif self._timer is None:
-            self._timer = loop.call_later(self._delay, self._flush)
         return await done
 
     def close(self) -> None:
@@ -60,15 +58,16 @@ class Batcher:
             self._flush()
         self._thread.shutdown()
 
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._soon = None, False
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Score what waits if nothing has come since the last turn."""
+        if len(self._waiting) > self._seen and loop.time() < self._latest:
+            self._seen = len(self._waiting)
+            loop.call_soon(self._turn, loop)
+        elif self._waiting:
+            self._flush()
 
     def _flush(self) -> None:
-        self._cancel()
         waiting, self._waiting = self._waiting, []
-        self._expected = max(1, len(waiting))
         self.requests += len(waiting)
         small: dict[Engine, list[_Waiting]] = defaultdict(list)
         for one in waiting:

@@ -1,13 +1,14 @@
 """The routes that answer with scores, as bare ASGI: what a request costs beyond its scoring is what limits the service."""
 
 import logging
+import re
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from serving import form, protocol
 from serving.errors import OverloadedError, RefusedError, TooLargeError
@@ -103,15 +104,33 @@ class Query(Score):
         await respond(send, 200, await form.score(self.service, query["model_name"], query["data"].encode()), JSON)
 
 
-def routes(service: Service, max_bytes: int) -> list[BaseRoute]:
-    """The routes, to stand before all others."""
-    infer = Infer(service, max_bytes)
-    return [
-        Route("/v2/models/{name:path}/versions/{version}/infer", infer),
-        Route("/v2/models/{name:path}/infer", infer),
-        Route("/api/v1/service/{name:path}/score", Score(service, max_bytes)),
-        Route("/score", Query(service, max_bytes)),
-    ]
+class Fast:
+    """Middleware that answers what is to be scored, and lets everything else pass on: no router is asked first."""
+
+    def __init__(self, app: ASGIApp, service: Service, max_bytes: int) -> None:
+        self._app = app
+        infer, score = Infer(service, max_bytes), Score(service, max_bytes)
+        self._query = Query(service, max_bytes)
+        self._routes = ((_INFER, infer), (_SCORE, score))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == "/score":
+                scope["path_params"] = {}
+                await self._query(scope, receive, send)
+                return
+            for pattern, answering in self._routes:
+                if (found := pattern.fullmatch(path)) is not None:
+                    scope["path_params"] = found.groupdict("")
+                    await answering(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+_INFER = re.compile(r"/v2/models/(?P<name>.+?)(?:/versions/(?P<version>[^/]+))?/infer", re.DOTALL)
+_SCORE = re.compile(r"/api/v1/service/(?P<name>.+)/score", re.DOTALL)
 
 
 async def read(headers: Headers, receive: Receive, most: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from scorers.compiled import compiled
 from scorers.features import COUNT, KINDS, MEAN, STD, inverse, names
 from scorers.fleet import Fleet, Measured
 from scorers.statistics import Floats, Ints, Statistics
@@ -227,25 +228,37 @@ def whole(rows: Floats, called: Sequence[str]) -> Floats:
     Raises:
         RefusedError: a count is not whole and from 0 up, or a value is missing, absurd or a negative spread.
     """
-    cube = rows.reshape(len(rows), -1, len(KINDS))
-    count = cube[..., COUNT]
-    few = (count < 2)[..., None] & (np.arange(len(KINDS)) == STD)  # noqa: PLR2004 - a spread needs two
-    few |= (count == 0)[..., None] & (np.arange(len(KINDS)) != COUNT)
-    wrong = ~few & ~(np.abs(cube) <= LARGEST)
-    wrong[..., COUNT] |= ~((count >= 0) & (count <= _WHOLE_UP_TO) & (count == np.floor(count)))
-    wrong[..., STD] |= ~few[..., STD] & ~(cube[..., STD] >= 0)
-    if wrong.any():
-        row, metric, kind = (int(number[0]) for number in np.nonzero(wrong))
-        told = "null" if np.isnan(cube[row, metric, kind]) else f"{cube[row, metric, kind]:g}"
+    found = np.array(rows, np.float64).reshape(len(rows), -1, len(KINDS))
+    wrong = _first_wrong(found)
+    if wrong >= 0:
+        row, metric, kind = (int(number) for number in np.unravel_index(wrong, found.shape))
+        value, count = found[row, metric, kind], found[row, metric, COUNT]
+        told = "null" if np.isnan(value) else f"{value:g}"
         rule = {COUNT: "a whole number from 0 up", STD: "a number from 0 up"}.get(kind, "a number")
-        many = "" if kind == COUNT or np.isnan(count[row, metric]) else f" of {count[row, metric]:g} readings"
-        huge = f" ({BEYOND} is none)" if abs(cube[row, metric, kind]) > LARGEST else ""
+        many = "" if kind == COUNT or np.isnan(count) else f" of {count:g} readings"
+        huge = f" ({BEYOND} is none)" if abs(value) > LARGEST else ""
         raise RefusedError(
             f"{called[metric * len(KINDS) + kind]}: expected {rule}{huge} in row {row}{many}, and got {told}."
         )
-    if few.any():
-        cube = np.where(few, np.nan, cube)
-    return np.ascontiguousarray(cube).reshape(rows.shape)
+    return found.reshape(rows.shape)
+
+
+@compiled
+def _first_wrong(cube: Floats) -> int:
+    """Blank what windows of few readings do not have; the first value, in order, that is none, or -1."""
+    wide = cube.shape[1] * cube.shape[2]
+    for row in range(cube.shape[0]):
+        for metric in range(cube.shape[1]):
+            count = cube[row, metric, COUNT]
+            at = row * wide + metric * cube.shape[2]
+            if not (0.0 <= count <= _WHOLE_UP_TO and count == np.floor(count)):
+                return at + COUNT
+            for kind in range(COUNT):
+                if count == 0 or (kind == STD and count < 2):  # noqa: PLR2004 - a spread needs two
+                    cube[row, metric, kind] = np.nan
+                elif not abs(cube[row, metric, kind]) <= LARGEST or (kind == STD and cube[row, metric, kind] < 0):
+                    return at + kind
+    return -1
 
 
 def statistics_of(metrics: tuple[str, ...], rows: Floats) -> Statistics:
