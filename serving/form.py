@@ -24,8 +24,8 @@ class Call(msgspec.Struct):
     """The body of ``POST /score``; the service form has the model's name in its path."""
 
     data: msgspec.Raw
-    model_name: str | None = None
-    id: str | None = None
+    model_name: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _call = msgspec.json.Decoder(Call)
@@ -49,12 +49,14 @@ def parse(body: bytes) -> Call:
         RefusedError: it is none.
     """
     call: Call = _decoded(_call, body, "The body is not a call")
-    if call.id is not None and len(call.id) > _LONGEST_ID:
+    if isinstance(call.id, str) and len(call.id) > _LONGEST_ID:
         raise RefusedError(f"id: expected {_LONGEST_ID} characters at most, and got {len(call.id)}.")
     return call
 
 
-async def score(service: Service, name: str, data: bytes | msgspec.Raw, request: str | None = None) -> bytes:
+async def score(
+    service: Service, name: str, data: bytes | msgspec.Raw, request: str | msgspec.UnsetType = msgspec.UNSET
+) -> bytes:
     """The answer to a call, as JSON.
 
     Raises:
@@ -72,7 +74,7 @@ async def score(service: Service, name: str, data: bytes | msgspec.Raw, request:
         rows = _decoded(_rows, data, "data must be rows of numbers, or an object of columns, windows or readings")
         results = await _judged(service, model, {FEATURES: _square(rows)})
     answer = {"model_name": name, "model_version": model.version, "results": results}
-    return _encoder.encode(answer if request is None else {"id": request, **answer})
+    return _encoder.encode(answer if request is msgspec.UNSET else {"id": request, **answer})
 
 
 async def _recorded(service: Service, model: FleetModel, fields: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:

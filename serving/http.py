@@ -79,7 +79,7 @@ class Score(Answering):
         """Score the data of a call."""
         call = form.parse(body)
         name = scope["path_params"].get("name") or call.model_name
-        if name is None:
+        if name is msgspec.UNSET:
             raise RefusedError("model_name: missing; expected the name of a model.")
         await respond(send, 200, await form.score(self.service, name, call.data, call.id), JSON)
 

@@ -10,6 +10,7 @@ from serving import protocol
 from serving.models import OUTPUTS
 from serving.service import Service
 from serving.tensors import DTYPES
+from stream.decode import EARLIEST, LATEST
 
 Document = dict[str, Any]
 
@@ -134,8 +135,12 @@ LOAD_BODY = {
         required=False,
     )
 }
+UNLOAD_BODY = {
+    "requestBody": _body({"type": "object", "properties": {"parameters": {"type": "object"}}}, required=False)
+}
 
 _NUMBER: Document = {"type": ["number", "null"]}
+_MOMENT: Document = {"type": "integer", "minimum": EARLIEST, "exclusiveMaximum": LATEST}
 _ROWS: Document = {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": _NUMBER}}
 _PARAMETERS: Document = {
     "type": "object",
@@ -146,7 +151,7 @@ _METRIC: Document = {
     "required": ["count"],
     "additionalProperties": False,
     "properties": {
-        "count": {"type": "integer", "minimum": 0},
+        "count": {"type": "integer", "minimum": 0, "maximum": 2**53},
         **{name: _NUMBER for name in ("mean", "std", "min", "max", "last", "sum")},
     },
 }
@@ -159,9 +164,9 @@ _WINDOWS: Document = {
         "additionalProperties": False,
         "properties": {
             "device_id": {"type": "string"},
-            "window_start": {"type": "integer"},
-            "window_end": {"type": "integer"},
-            "count": {"type": "integer", "minimum": 0},
+            "window_start": _MOMENT,
+            "window_end": _MOMENT,
+            "count": {"type": "integer", "minimum": 0, "maximum": 2**53},
             "metrics": {"type": "object", "minProperties": 1, "additionalProperties": _METRIC},
         },
     },
@@ -175,7 +180,7 @@ _READINGS: Document = {
         "additionalProperties": False,
         "properties": {
             "device_id": {"type": "string"},
-            "ts": {"type": ["integer", "string"]},
+            "ts": {"anyOf": [_MOMENT, {"type": "string", "format": "date-time"}]},
             "values": {"type": "object", "minProperties": 1, "additionalProperties": _NUMBER},
         },
     },
@@ -265,7 +270,11 @@ SCHEMAS: Document = {
                     "properties": {
                         "name": {"type": "string"},
                         "datatype": {"enum": list(DTYPES)},
-                        "shape": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
+                        "shape": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+                        },
                         "parameters": _PARAMETERS,
                         "data": {"type": "array"},
                     },

@@ -16,7 +16,7 @@ HEADER = "inference-header-content-length"
 _NO_DATA = msgspec.Raw()
 _LONGEST_ID = 1_000
 
-Parameters = dict[str, str | int | float | bool | None]
+Parameters = dict[str, str | int | float | bool]
 
 
 class Input(msgspec.Struct):
@@ -25,7 +25,7 @@ class Input(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
-    parameters: Parameters | None = None
+    parameters: Parameters = {}
     data: msgspec.Raw = _NO_DATA
 
 
@@ -33,16 +33,16 @@ class Wanted(msgspec.Struct):
     """An output that is asked for."""
 
     name: str
-    parameters: Parameters | None = None
+    parameters: Parameters = {}
 
 
 class Request(msgspec.Struct):
     """The JSON of an inference request."""
 
     inputs: list[Input]
-    id: str | None = None
-    parameters: Parameters | None = None
-    outputs: list[Wanted] | None = None
+    id: str = ""
+    parameters: Parameters = {}
+    outputs: list[Wanted] = []
 
 
 _decoder = msgspec.json.Decoder(Request)
@@ -68,7 +68,7 @@ def parse(body: bytes, header: bytes | None = None) -> tuple[Request, Columns]:
         raise RefusedError(f"The body is not an inference request: {error}.") from error
     except UnicodeDecodeError as error:
         raise RefusedError("The body is not UTF-8.") from error
-    if request.id is not None and len(request.id) > _LONGEST_ID:
+    if len(request.id) > _LONGEST_ID:
         raise RefusedError(f"id: expected {_LONGEST_ID} characters at most, and got {len(request.id)}.")
     return request, _columns(request.inputs, memoryview(body)[size:])
 
@@ -90,7 +90,7 @@ def _columns(inputs: Sequence[Input], binary: memoryview) -> Columns:
         tensor = Tensor(one.name, one.datatype, tuple(one.shape))
         if one.name in found:
             raise RefusedError(f"{one.name:.80}: there are two inputs of this name.")
-        size = (one.parameters or {}).get("binary_data_size")
+        size = one.parameters.get("binary_data_size")
         if size is None:
             if not bytes(one.data):
                 raise RefusedError(
@@ -112,8 +112,8 @@ def _columns(inputs: Sequence[Input], binary: memoryview) -> Columns:
     return found
 
 
-def chosen(columns: Columns, wanted: Sequence[str] | None) -> Columns:
-    """The outputs asked for, in that order; all without a word.
+def chosen(columns: Columns, wanted: Sequence[str]) -> Columns:
+    """The outputs asked for, in that order; all where there are none.
 
     Raises:
         RefusedError: there is no such output.
@@ -131,9 +131,9 @@ def answer(request: Request, name: str, version: str, columns: Columns) -> tuple
     Raises:
         RefusedError: an output is asked for that there is not, or in a form that there is not.
     """
-    found = chosen(columns, [one.name for one in request.outputs] if request.outputs else None)
-    forms = {one.name: one.parameters or {} for one in request.outputs or ()}
-    everything = _flag("parameters.binary_data_output", request.parameters or {}, "binary_data_output", default=False)
+    found = chosen(columns, [one.name for one in request.outputs])
+    forms = {one.name: one.parameters for one in request.outputs}
+    everything = _flag("parameters.binary_data_output", request.parameters, "binary_data_output", default=False)
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for output, array in found.items():

@@ -246,7 +246,7 @@ class Repository:
     async def _refresh(self, slot: Slot) -> None:
         now = await asyncio.to_thread(pack.fingerprint, slot.path)
         if now is None and slot.hosted is None:
-            slot.reason = f"there is no fleet at {slot.path.name} yet; train one"
+            slot.reason = "there is no fleet yet; run `tidewatch train`"
         if now is not None and (slot.hosted is None or now != slot.hosted.fingerprint):
             with suppress(OverloadedError):
                 await self._load(slot, again=True)
@@ -272,7 +272,7 @@ class Repository:
                 return
             hosted = await self._read(slot, slot.path)
             if hosted is None:
-                raise OverloadedError(f"The fleet {slot.name} cannot be loaded: {slot.reason}")
+                raise OverloadedError(f"The fleet {slot.name} cannot be loaded; the service's log says why.")
             slot.hosted, slot.reason = hosted, ""
             slot.used = next(self._uses)
         self._evict(slot)
@@ -281,7 +281,7 @@ class Repository:
         try:
             hosted = await asyncio.to_thread(partial(Hosted.load, slot.name, path, self.spec.max_rows))
         except TidewatchError as error:
-            slot.reason = slot.reason if slot.hosted else str(error)
+            slot.reason = slot.reason if slot.hosted else "its file cannot be loaded; the service's log says why"
             if self._told.get(path) != str(error):
                 log.warning("%s stays as it is: %s", slot.name, error)
             self._told[path] = str(error)

@@ -14,6 +14,7 @@ from serving.openapi import (
     ERRORS,
     INDEX_BODY,
     LOAD_BODY,
+    UNLOAD_BODY,
     Index,
     Live,
     Metadata,
@@ -40,7 +41,7 @@ class IndexBody(msgspec.Struct):
 class LoadBody(msgspec.Struct):
     """How to load."""
 
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Any] = {}
 
 
 def router(service: Service, version: str) -> APIRouter:
@@ -118,7 +119,7 @@ def _repository(found: APIRouter, service: Service) -> None:
         await repository.load(name, (await _body(request, LoadBody)).parameters)
         return {}
 
-    @found.post("/v2/repository/models/{name:path}/unload", tags=["repository"], openapi_extra=LOAD_BODY)
+    @found.post("/v2/repository/models/{name:path}/unload", tags=["repository"], openapi_extra=UNLOAD_BODY)
     async def unload(name: Name, request: Request) -> dict[str, str]:
         """Let a fleet go from memory, or a device's model from being asked for."""
         await _body(request, LoadBody)
