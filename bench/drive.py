@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 import httptools
@@ -54,8 +55,8 @@ async def _drive(port: int, requests: Sequence[bytes], connections: int, seconds
     until = time.perf_counter() + seconds
     clients = []
     for number in range(connections):
-        own = cycle(requests[number:] + requests[:number])
-        _, client = await loop.create_connection(lambda own=own: _Client(own, until), "127.0.0.1", port)
+        own = cycle([*requests[number:], *requests[:number]])
+        _, client = await loop.create_connection(partial(_Client, own, until), "127.0.0.1", port)
         clients.append(client)
     begun = time.perf_counter()
     for client in clients:

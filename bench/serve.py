@@ -87,9 +87,8 @@ def _measure(name: str, port: int, bodies: dict[str, bytes], connections: int, s
     if load.failed:
         raise ModelError(f"{name} answered {load.failed} requests with an error.")
     figures = {"rate": load.rate, "p50": load.quantile(0.5), "p99": load.quantile(0.99)}
-    console.print(
-        f"{name}, {connections} connections: {figures['rate']:,.0f} requests/s, p50 {figures['p50']:.2f} ms, p99 {figures['p99']:.2f} ms"
-    )
+    told = f"{load.rate:,.0f} requests/s, p50 {figures['p50']:.2f} ms, p99 {figures['p99']:.2f} ms"
+    console.print(f"{name}, {connections} connections: {told}")
     return figures
 
 
@@ -120,7 +119,8 @@ def _ours(place: Path, pasts: dict[str, Statistics]) -> Iterator[_Http]:
 @contextmanager
 def _mlserver(place: Path, pasts: dict[str, Statistics]) -> Iterator[_Http]:
     interpreter = python(PEER)
-    np.savez(place / "rows.npz", **{name: features(past) for name, past in pasts.items()})
+    rows: dict[str, Any] = {name: features(past) for name, past in pasts.items()}
+    np.savez(place / "rows.npz", **rows)
     home = place / "models"
     subprocess.run([interpreter, PEERS / "mlserver_models.py", place / "rows.npz", home], check=True)
     port, grpc, metrics = free_ports(3)

@@ -1,4 +1,4 @@
-"""The routes that answer with scores, as bare ASGI: what a request costs beyond its scoring is what limits the service."""
+"""What answers with scores, as bare ASGI: what a request costs beyond its scoring is what limits the service."""
 
 import logging
 import re
@@ -43,11 +43,11 @@ class Answering:
         try:
             headers: Headers = dict(scope["headers"])
             body = b"" if scope["method"] == "GET" else await read(headers, receive, self.max_bytes)
-            await self.answer(scope, headers, body, send)
+            await self.answer(scope, body, send)
         except RefusedError as error:
             await refuse(send, error)
 
-    async def answer(self, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
+    async def answer(self, scope: Scope, body: bytes, send: Send) -> None:
         """Answer a request whose body is there.
 
         Raises:
@@ -59,11 +59,11 @@ class Answering:
 class Infer(Answering):
     """``POST /v2/models/{name}[/versions/{version}]/infer``."""
 
-    async def answer(self, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
+    async def answer(self, scope: Scope, body: bytes, send: Send) -> None:
         """Score the tensors of a request."""
         path = scope["path_params"]
         model = await self.service.model(path["name"], path.get("version", ""))
-        request, columns = protocol.parse(body, headers.get(b"inference-header-content-length"))
+        request, columns = protocol.parse(body, dict(scope["headers"]).get(b"inference-header-content-length"))
         found = await self.service.infer(model, columns)
         content, json = protocol.answer(request, path["name"], model.version, found)
         if json is None:
@@ -75,7 +75,7 @@ class Infer(Answering):
 class Score(Answering):
     """``POST /api/v1/service/{name}/score``."""
 
-    async def answer(self, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
+    async def answer(self, scope: Scope, body: bytes, send: Send) -> None:
         """Score the data of a call."""
         call = form.parse(body)
         name = scope["path_params"].get("name") or call.model_name
@@ -89,10 +89,10 @@ class Query(Score):
 
     methods = ("GET", "POST")
 
-    async def answer(self, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
+    async def answer(self, scope: Scope, body: bytes, send: Send) -> None:
         """Score the data of a call, or of a query."""
         if scope["method"] == "POST":
-            await super().answer(scope, headers, body, send)
+            await super().answer(scope, body, send)
             return
         try:
             query = dict(parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict"))

@@ -14,7 +14,7 @@ import numpy as np
 from scorers.compiled import compiled
 from scorers.features import COUNT, KINDS, MEAN, STD, inverse, names
 from scorers.fleet import Fleet, Measured
-from scorers.statistics import Floats, Ints, Statistics
+from scorers.statistics import Floats, Statistics
 from scorers.verdicts import Verdicts
 from serving.errors import RefusedError
 from serving.signature import Field, Signature, listed, short
@@ -229,7 +229,7 @@ def whole(rows: Floats, called: Sequence[str]) -> Floats:
         RefusedError: a count is not whole and from 0 up, or a value is missing, absurd or a negative spread.
     """
     found = np.array(rows, np.float64).reshape(len(rows), -1, len(KINDS))
-    wrong = _first_wrong(found)
+    wrong = int(_first_wrong(found))
     if wrong >= 0:
         row, metric, kind = (int(number) for number in np.unravel_index(wrong, found.shape))
         value, count = found[row, metric, kind], found[row, metric, COUNT]
@@ -244,7 +244,7 @@ def whole(rows: Floats, called: Sequence[str]) -> Floats:
 
 
 @compiled
-def _first_wrong(cube: Floats) -> int:
+def _first_wrong(cube: Floats) -> Any:
     """Blank what windows of few readings do not have; the first value, in order, that is none, or -1."""
     wide = cube.shape[1] * cube.shape[2]
     for row in range(cube.shape[0]):

@@ -152,7 +152,7 @@ _METRIC: Document = {
     "additionalProperties": False,
     "properties": {
         "count": {"type": "integer", "minimum": 0, "maximum": 2**53},
-        **{name: _NUMBER for name in ("mean", "std", "min", "max", "last", "sum")},
+        **dict.fromkeys(("mean", "std", "min", "max", "last", "sum"), _NUMBER),
     },
 }
 _WINDOWS: Document = {

@@ -12,7 +12,6 @@ from serving.tensors import Columns, Tensor, datatype, from_bytes, from_json, to
 
 NAME = "tidewatch"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
-HEADER = "inference-header-content-length"
 _NO_DATA = msgspec.Raw()
 _LONGEST_ID = 1_000
 

@@ -176,7 +176,7 @@ def readings_of(model: FleetModel, given: Columns) -> list[Reading]:
             ts,
             {name: None if numbers[name][at] != numbers[name][at] else numbers[name][at] for name in metrics},
             devices[at],
-        )  # noqa: PLR0124 - NaN
+        )
         for at, ts in enumerate(given[STAMP].ravel().tolist())
     ]
 

@@ -1,8 +1,8 @@
 """Every model by name and version: fleets in memory, loaded when asked for, swapped while requests are in flight.
 
-The main fleet is ``Spec.fleet`` and always in memory; each file ``NAME.arrow`` of ``Spec.folder`` is a fleet NAME that is
-loaded when first asked for, and leaves when others need its memory. A device's model is ``NAME/DEVICE``, one of the main
-fleet ``DEVICE`` alone. Who has resolved a model holds it: a swap or an unloading ends no request under way.
+The main fleet is ``Spec.fleet`` and always in memory; each file ``NAME.arrow`` of ``Spec.folder`` is a fleet NAME that
+is loaded when first asked for, and leaves when others need its memory. A device's model is ``NAME/DEVICE``, one of the
+main fleet ``DEVICE`` alone. Who has resolved a model holds it: a swap or an unloading ends no request under way.
 """
 
 import asyncio

@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is uvicorn's
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -56,7 +56,8 @@ def run(app: ASGIApp, address: Address) -> None:
         listener = socket.create_server((address.host, address.port), family=_family(address.host), backlog=BACKLOG)
     except OSError as error:
         raise UnavailableError(
-            f"{address.host}:{address.port} cannot be listened on ({error.strerror or error}); set serving.host or serving.port."
+            f"{address.host}:{address.port} cannot be listened on ({error.strerror or error}); "
+            "set serving.host or serving.port."
         ) from error
     config = uvicorn.Config(
         app,

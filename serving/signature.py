@@ -99,7 +99,7 @@ class Signature:
             TooLargeError: too many.
         """
         counts = {name: len(array) for name, array in columns.items()}
-        first, *others = counts.values()
+        first = next(iter(counts.values()))
         for name, rows in counts.items():
             if rows != first:
                 raise RefusedError(f"{name}: expected {first} rows as of {next(iter(counts))}, and got {rows}.")

@@ -2,9 +2,10 @@
 
 import asyncio
 import http.client
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -88,24 +89,21 @@ def serving(spec: Spec, trial: Trial = Trial(), stream: StreamSpec | None = None
     port, grpc = free_ports(2)
     service = Service(Repository(spec), Batcher(0.001), stream or StreamSpec(), trial)
     beside = partial(_listening, grpc)
-    app = build(Parts(service, "0", look_s=0.05, beside=(beside,)))
-    config = uvicorn.Config(app, port=port, loop="uvloop", http="httptools", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    ready = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
+    ready = threading.Event()
 
-    async def run() -> None:
+    @asynccontextmanager
+    async def started(_: Service) -> AsyncIterator[None]:
         loops.append(asyncio.get_running_loop())
-        task = asyncio.create_task(server.serve())
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
         ready.set()
-        await task
+        yield
 
-    thread = threading.Thread(
-        target=lambda: config.get_loop_factory() and asyncio.Runner(loop_factory=config.get_loop_factory()).run(run()),
-        daemon=True,
-    )
+    app = build(Parts(service, "0", look_s=0.05, beside=(beside, started)))
+    listener = socket.create_server(("127.0.0.1", port))
+    config = uvicorn.Config(app, loop="uvloop", http="httptools", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    work = partial(asyncio.Runner(loop_factory=config.get_loop_factory()).run, server.serve([listener]))
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert ready.wait(60)
     try:
@@ -113,6 +111,7 @@ def serving(spec: Spec, trial: Trial = Trial(), stream: StreamSpec | None = None
     finally:
         server.should_exit = True
         thread.join(30)
+        listener.close()
 
 
 def _listening(port: int, service: Service) -> Any:

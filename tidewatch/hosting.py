@@ -11,7 +11,6 @@ from serving.grpc import Listener, listening
 from serving.repository import Repository, Spec
 from serving.run import Address
 from serving.service import Service, Trial
-
 from tidewatch.follower import Follower
 from tidewatch.groups import Settings
 from tidewatch.registry import CHALLENGER

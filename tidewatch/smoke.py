@@ -19,6 +19,8 @@ from typing import Any
 from scorers.errors import InputError, UnavailableError
 
 TIMEOUT_S = 30
+MOST = 100
+"""Of a score."""
 NOBODY = "no-such-model"
 
 
@@ -44,16 +46,14 @@ class Caller:
     key: str | None = field(default=None, repr=False)
     ca: str | None = None
 
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, traceparent: str = ""
-    ) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """One call.
 
         Raises:
             UnavailableError: nobody answers.
         """
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        extra = {"traceparent": traceparent or trace(), "content-type": "application/json"} | (headers or {})
+        extra = {"traceparent": trace(), "content-type": "application/json"} | (headers or {})
         if self.key:
             extra["authorization"] = f"Bearer {self.key}"
         if not self.url.startswith(("http://", "https://")):
@@ -183,7 +183,8 @@ def _step(caller: Caller, what: str, given: tuple[Any, ...], judge: Callable[[An
     step = Step(what, trace())
     begun = time.perf_counter()
     try:
-        answer = caller.ask(*given, traceparent=step.traceparent)
+        method, path, body, headers = (*given, None, None)[:4]
+        answer = caller.ask(method, path, body, {"traceparent": step.traceparent} | (headers or {}))
         step.fault = judge(answer)
     except UnavailableError as error:
         step.fault = str(error)
@@ -261,11 +262,8 @@ def _scored(rows: int) -> Callable[[Answer], str]:
         results = answer.json["results"]
         if len(results) != rows:
             return f"{len(results)} results for {rows} rows"
-        return (
-            ""
-            if all(0 <= one["score"] <= 100 for one in results if one["state"] == "scored")
-            else "a score beyond 0 to 100"
-        )  # noqa: PLR2004
+        beyond = [one["score"] for one in results if one["state"] == "scored" and not 0 <= one["score"] <= MOST]
+        return f"a score of {beyond[0]}, beyond 0 to {MOST}" if beyond else ""
 
     return judge
 

@@ -1,9 +1,9 @@
 """The Open Inference Protocol, as its own client speaks it."""
 
 from collections.abc import Iterator
-
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as over_grpc
@@ -14,8 +14,9 @@ from tritonclient.utils import InferenceServerException
 
 from scorers.features import features, transform
 from scorers.statistics import Floats, Statistics
+from serving.grpc import messages
 from serving.repository import Spec
-from tests.services import NEIGHBOURS, SPEC, Running, fleet, model, put, serving
+from tests.services import SPEC, Running, fleet, model, put, serving
 from tests.simulator import Device
 
 
@@ -153,10 +154,6 @@ def test_the_fleet_is_scored_by_its_device_column(client: tuple[Any, Any]) -> No
 
 
 def test_contents_that_are_not_raw_are_answered_alike(running: Running) -> None:
-    from serving.grpc import messages  # noqa: PLC0415 - the one test that speaks without the client
-
-    import grpc  # noqa: PLC0415
-
     known = messages()
     _, rows = windows(0)
     request = known["ModelInferRequest"](

@@ -74,7 +74,7 @@ def _schema(about: dict[str, Any]) -> Table:
 def smoke_test(
     context: typer.Context, name: Name = None, url: Url = None, key: Key = None, ca: Ca = None, as_json: AsJson = False
 ) -> None:
-    """Call a service as a client would, each call with a traceparent; ends with 1 if one is not answered as it should."""
+    """Call a service as a client would, each call with a traceparent; 1 if one is not answered as it should be."""
     steps = list(smoke.steps(_caller(context, url, key, ca), name))
     failed = [step for step in steps if step.fault]
     if as_json:
