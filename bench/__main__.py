@@ -18,6 +18,7 @@ from bench import curves as scaling
 from bench import devices as many
 from bench import formats as wire
 from bench import poison as poisoned
+from bench import same as everywhere
 from bench import score as scoring
 from bench import serve as served
 from bench import steady as steadily
@@ -158,6 +159,24 @@ def training(  # noqa: PLR0913 - one parameter a flag
     trained.show(result)
     if as_json:
         emit(result)
+
+
+@app.command()
+def same(
+    *,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices there are.")] = 10,
+    days: Annotated[int, typer.Option(min=3, help="How many are recorded.")] = 30,
+    spark: Annotated[bool, typer.Option(help="On Spark too.")] = True,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with results and every log.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """A recording scored live and in batch, on every engine; exit code 1 where a row differs."""
+    result = everywhere.run(everywhere.Case(devices, days, spark=spark), keep=keep)
+    everywhere.show(result)
+    if as_json:
+        emit(result)
+    if not all(found["same"] for found in result["beside_live"].values()):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -69,7 +69,7 @@ def columns_of(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read, or is of no known kind.
     """
-    with _reported(path):
+    with reported(path):
         return _format(path).names(path)
 
 
@@ -79,7 +79,7 @@ def read(path: Path, columns: Sequence[str], *, rows: int, tally: Tally) -> Iter
     Raises:
         InputError: the file cannot be read, or lacks a column.
     """
-    with _reported(path):
+    with reported(path):
         yield from _format(path).chunks(path, columns, rows, tally)
 
 
@@ -95,7 +95,7 @@ def require(path: Path, columns: Sequence[str], names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def reported(path: Path) -> Iterator[None]:
     """Turn what the readers raise into one sentence that names the file."""
     try:
         yield

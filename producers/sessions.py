@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -41,6 +42,7 @@ KINDS = {"surge": 4.0, "loss": 0.95}
 """Faults of a server and their usual magnitude: traffic times this, and the share of sessions that vanish."""
 
 DAY_MS = 86_400_000
+_MINUTE_MS = 60_000
 CLIENTS = [f"172.16.{number // 256}.{number % 256}" for number in range(4096)]
 GRADES = ("bronze", "silver", "gold")
 LOADS = ("SubService_1_Load", "SubService_2_Load", "SubService_3_Load", "SubService_4_Load", "SubService_5_Load")
@@ -147,7 +149,7 @@ class Servers:
 
     def __init__(self, spec: ServerFleet) -> None:
         self.spec = spec
-        self.ips = [_ip(number) for number in range(spec.servers)]
+        self.ips = [address(number) for number in range(spec.servers)]
         fixed = np.random.default_rng([spec.seed, 1])
         self._scale = np.exp(fixed.normal(0.0, 0.3, spec.servers))
         self._source = _Source([spec.seed, 2])
@@ -209,29 +211,9 @@ class Servers:
 
     def columns(self, sessions: Sessions) -> Mapping[str, list[Any]]:
         """The 17 columns in their real order; times are ISO-8601 UTC."""
-        groups = sessions.server % len(GROUPS)
-        normal, uniform = sessions.normal, sessions.uniform
-        load = 0.5 * np.exp(0.5 * normal[:, 0])
-        parts = load[:, None] * _of(groups, "shares") * np.exp(0.3 * normal[:, 1:7])
-        minutes = _of(groups, "minutes") * np.exp(0.6 * normal[:, 7])
-        megabytes = _of(groups, "megabytes") * load * np.exp(0.4 * normal[:, 6])
-        parts = np.round(parts, 4)
-        filled = {
-            "TrafficType": _words(groups, [group.traffic for group in GROUPS]),
-            "SessionStart": _iso(sessions.start),
-            "SessionEnd": _iso(sessions.start + (minutes * 60_000).astype(np.int64)),
-            "ConcurrentConnectionCounts": np.rint(40 * load + 8 * uniform[:, 1]).astype(np.int64).tolist(),
-            "MbytesTransferred": np.round(megabytes, 3).tolist(),
-            "ServiceGrade": _words((uniform[:, 2] * len(GRADES)).astype(np.int64), GRADES),
-            "HTTP1": (uniform[:, 1] < 0.3).astype(np.int64).tolist(),  # noqa: PLR2004 - share of old clients
-            "ServerType": _words(groups, [group.name for group in GROUPS]),
-            "SecureBytes_Load": parts[:, 5].tolist(),
-            "TotalLoad": np.round(parts.sum(axis=1), 4).tolist(),
-            "ServerIP": _words(sessions.server, self.ips),
-            "ClientIP": _words((uniform[:, 2] * len(CLIENTS)).astype(np.int64), CLIENTS),
-        }
-        filled |= {name: parts[:, place].tolist() for place, name in enumerate(LOADS)}
-        return {name: filled[name] for name in COLUMNS}
+        load = 0.5 * np.exp(0.5 * sessions.normal[:, 0])
+        columns: dict[str, list[Any]] = table(sessions, load, self.ips).to_pydict()
+        return columns
 
     def _mean(self, at: Ints, servers: Ints) -> Floats:
         """Expected sessions per tick, shape ``(t, s)``."""
@@ -271,14 +253,49 @@ class Servers:
             ) from error
 
 
+def table(sessions: Sessions, load: Floats, ips: Sequence[str]) -> pa.Table:
+    """The 17 columns of ``n`` sessions in their real order, times as ISO-8601 UTC text.
+
+    ``load`` ``(n,)`` is about what each comes to; ``ips`` are the addresses of the servers by number.
+    """
+    groups = sessions.server % len(GROUPS)
+    normal, uniform = sessions.normal, sessions.uniform
+    parts = np.round(load[:, None] * _of(groups, "shares") * np.exp(0.3 * normal[:, 1:7]), 4)
+    minutes = _of(groups, "minutes") * np.exp(0.6 * normal[:, 7])
+    traffic = np.sqrt(load * 0.5 * np.exp(0.5 * normal[:, 0]))  # heavy sessions move more, though not as much
+    megabytes = _of(groups, "megabytes") * traffic * np.exp(0.4 * normal[:, 6])
+    filled = {
+        "TrafficType": _words(groups, [group.traffic for group in GROUPS]),
+        "SessionStart": stamped(sessions.start),
+        "SessionEnd": stamped(sessions.start + (minutes * 60_000).astype(np.int64)),
+        "ConcurrentConnectionCounts": np.rint(40 * traffic + 8 * uniform[:, 1]).astype(np.int64),
+        "MbytesTransferred": np.round(megabytes, 3),
+        "ServiceGrade": _words((uniform[:, 2] * len(GRADES)).astype(np.int64), GRADES),
+        "HTTP1": (uniform[:, 1] < 0.3).astype(np.int64),  # noqa: PLR2004 - share of old clients
+        "ServerType": _words(groups, [group.name for group in GROUPS]),
+        "SecureBytes_Load": parts[:, 5],
+        "TotalLoad": np.round(parts.sum(axis=1), 4),
+        "ServerIP": _words(sessions.server, ips),
+        "ClientIP": _words((uniform[:, 2] * len(CLIENTS)).astype(np.int64), CLIENTS),
+    }
+    filled |= {name: parts[:, place] for place, name in enumerate(LOADS)}
+    return pa.table({name: filled[name] for name in COLUMNS})
+
+
 def to_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """The sessions as the original log has them: CSV without header, in the real column order."""
+    return lines(pa.table(dict(columns)))
+
+
+def lines(sessions: pa.Table) -> bytes:
+    """The same of a table; cells without commas and quotes, as ours are."""
     buffer = io.BytesIO()
-    csv.write_csv(pa.table(dict(columns)), buffer, csv.WriteOptions(include_header=False, quoting_style="needed"))
+    csv.write_csv(sessions, buffer, csv.WriteOptions(include_header=False, quoting_style="none"))
     return buffer.getvalue()
 
 
-def _ip(number: int) -> str:
+def address(number: int) -> str:
+    """The IP of a fleet's server."""
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
@@ -296,10 +313,23 @@ def _of(groups: Ints, field: str) -> Floats:
     return np.array([getattr(group, field) for group in GROUPS], dtype=np.float64)[groups]
 
 
-def _words(codes: Ints, words: Sequence[str]) -> list[str]:
-    return [words[code] for code in codes.tolist()]
+def _words(codes: Ints, words: Sequence[str]) -> pa.Array:
+    return pa.array(words, pa.string()).take(pa.array(codes))
 
 
-def _iso(ts: Ints) -> list[str]:
-    stamps: list[str] = np.datetime_as_string(ts.astype("datetime64[ms]"), timezone="UTC").tolist()
-    return stamps
+def stamped(ts: Ints) -> pa.Array:
+    """Moments ``(n,)`` (epoch ms) as ISO-8601 UTC text, put together from the minute and the milliseconds in it."""
+    minute, rest = np.divmod(ts, _MINUTE_MS)
+    first = int(minute.min()) if len(ts) else 0
+    span = np.arange(first, int(minute.max(initial=first)) + 1).astype("datetime64[m]")
+    text = np.empty(len(ts), dtype=[("minute", "S17"), ("rest", "S7")])
+    text["minute"] = np.char.add(np.datetime_as_string(span).astype("S16"), b":")[minute - first]
+    text["rest"] = _rests()[rest]
+    ends = np.arange(len(ts) + 1, dtype=np.int32) * text.itemsize
+    return pa.StringArray.from_buffers(len(ts), pa.py_buffer(ends), pa.py_buffer(text))
+
+
+@cache
+def _rests() -> NDArray[np.bytes_]:
+    """Seconds and milliseconds of every millisecond in a minute."""
+    return np.array([f"{ms // 1000:02}.{ms % 1000:03}Z" for ms in range(_MINUTE_MS)], "S7")

@@ -13,6 +13,7 @@ from scorers.calibration import Limit
 from scorers.errors import ModelError, hold
 from scorers.features import KINDS, MEAN, features, transform
 from scorers.floors import floors_of
+from scorers.isolate import isolate
 from scorers.model import DEEPEST, DeviceModel, Kernel, Space
 from scorers.statistics import Floats, Ints, Statistics
 
@@ -53,6 +54,8 @@ class Detector(StrEnum):
     """The squared distance from the mean (Hotelling's T²)."""
     RESIDUAL = "pca_residual"
     """That in those directions alone in which features do not move together: the minor components (Hawkins 1974)."""
+    FOREST = "isolation_forest"
+    """How few random cuts part it from them (Liu, Ting & Zhou 2008)."""
 
 
 class Sampling(StrEnum):
@@ -286,7 +289,9 @@ def whitening(correlation: Floats, spec: TrainSpec) -> Floats:
     if spec.detector is Detector.RESIDUAL:
         vectors[:, values > COMMON] = 0.0
     projection = np.zeros((width, width))
-    projection[: len(compared), compared] = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
+    directions = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
+    # trees cut across coordinates: these are turned to where each is next to its feature (Kessy et al. 2018, ZCA-cor)
+    projection[: len(compared), compared] = vectors @ directions if spec.detector is Detector.FOREST else directions
     return projection
 
 
@@ -323,6 +328,8 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
         return _support(whitened, spec)
     if spec.detector is Detector.NEAREST:
         return Kernel(whitened, np.ones(rows), 0.0, gamma, min(NEIGHBOURS, rows))
+    if spec.detector is Detector.FOREST:
+        return isolate(whitened, gamma, SEED)
     return Kernel(np.zeros((1, columns)), np.ones(1), 0.0, gamma)
 
 

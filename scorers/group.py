@@ -10,6 +10,7 @@ from scorers.compiled import compiled
 from scorers.features import inverse, transform
 from scorers.model import DeviceModel, Rows, standardise
 from scorers.statistics import Floats, Ints
+from scorers.trees import Forest, Numbers
 
 
 class Distances(NamedTuple):
@@ -30,7 +31,8 @@ class Group:
     Model ``i`` owns rows ``indptr[i]`` to ``indptr[i + 1]`` of ``stack``: ``p`` rows of its projection, then
     one row ``2 gamma projection.T @ v`` for each support vector ``v``. One product of these rows with a
     standardised window gives its whitened coordinates ``y`` and all that the kernel needs to know of it, for
-    ``log(coef exp(-gamma |y - v|²)) = (log(coef) - gamma |v|²) + 2 gamma y.v - gamma |y|²``.
+    ``log(coef exp(-gamma |y - v|²)) = (log(coef) - gamma |v|²) + 2 gamma y.v - gamma |y|²``. An isolation forest's two
+    rows are the least and the largest coordinates themselves.
     """
 
     metrics: tuple[str, ...]
@@ -60,6 +62,9 @@ class Group:
     false_alarm_rate: Floats
     confidence: Floats
     """NaN where the file they come from did not tell."""
+    grown: Ints
+    """Shape (d + 1,): model ``i`` owns trees ``grown[i]`` to ``grown[i + 1]`` of ``forest``; most own none."""
+    forest: Forest
     lent: bool = False
     """Whether they are models of types, for devices that have none."""
 
@@ -83,6 +88,7 @@ class Group:
             "false_alarm_rate": np.array([part.false_alarm_rate for part in parts]),
             "confidence": np.array([part.confidence for part in parts]),
             "lent": lent,
+            **_trees([part.kernel.forest for part in parts]),
         }
         sizes = np.array([width + part.kernel.coefs.size for part in parts])
         rows = [(_stack(part), _bias(part)) for part in parts]
@@ -92,7 +98,8 @@ class Group:
     def union(cls, parts: Sequence["Group"]) -> "Group":
         """The models of groups over the same metrics, all of devices or all of types, one after the other."""
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
-        columns["lent"] = parts[0].lent
+        columns |= {"lent": parts[0].lent, "forest": Forest.union([part.forest for part in parts])}
+        columns["grown"] = _edges(np.concatenate([np.diff(part.grown) for part in parts]))
         devices = tuple(device for part in parts for device in part.devices)
         sizes = np.concatenate([np.diff(part.indptr) for part in parts])
         rows = [(part.stack[: part.indptr[-1]], part.bias[: part.indptr[-1]]) for part in parts]
@@ -100,7 +107,9 @@ class Group:
 
     def take(self, models: Rows) -> "Group":
         """Some of its models, at least one, in that order."""
-        columns = {name: getattr(self, name)[models] for name in _COLUMNS} | {"lent": self.lent}
+        edges = [(self.grown[model], self.grown[model + 1]) for model in models]
+        trees = [self.forest.take(first, last) if first < last else None for first, last in edges]
+        columns = {name: getattr(self, name)[models] for name in _COLUMNS} | {"lent": self.lent} | _trees(trees)
         devices = tuple(self.devices[model] for model in models)
         own = [slice(*self.indptr[model : model + 2]) for model in models]
         rows = [(self.stack[of], self.bias[of]) for of in own]
@@ -121,7 +130,7 @@ class Group:
         return cls(
             metrics=metrics,
             devices=devices,
-            indptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            indptr=_edges(sizes),
             stack=np.concatenate([*stack, np.zeros((longest, stack[0].shape[1]))]),
             bias=np.concatenate([*bias, np.full(longest, -np.inf)]),
             **columns,
@@ -142,7 +151,8 @@ class Group:
         company it is scored in.
         """
         result = Distances(np.empty(len(z)), np.empty(len(z)), np.empty_like(z))
-        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, self.nearest, *result)
+        trees = (self.grown, self.forest.roots, *self.forest.nodes, self.forest.value.ravel())
+        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, self.nearest, trees, *result)
         return result
 
     def reconstruct(self, model: Rows, z: Floats) -> Floats:
@@ -174,15 +184,30 @@ def _reconstruct(model: Rows, z: Floats, indptr: Ints, stack: Floats, result: Fl
 
 
 _COLUMNS = tuple(
-    field.name for field in fields(Group) if field.name not in {"metrics", "devices", "indptr", "stack", "bias", "lent"}
+    field.name
+    for field in fields(Group)
+    if field.name not in {"metrics", "devices", "indptr", "stack", "bias", "lent", "grown", "forest"}
 )
 """What has one row a model."""
+_Trees = tuple[Ints, Ints, Numbers, Floats, Numbers, Numbers, Floats]
+"""Of each model the first, of each tree the first node; of nodes feature, threshold, left, right and value."""
+
+
+def _trees(forests: Sequence[Forest | None]) -> dict[str, Any]:
+    """What a group keeps of the trees of each model."""
+    counts = [0 if forest is None else len(forest.output) for forest in forests]
+    return {"grown": _edges(np.array(counts)), "forest": Forest.union([forest for forest in forests if forest])}
+
+
+def _edges(sizes: Ints) -> Ints:
+    """Where blocks of those sizes begin, and the last one ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 @compiled
 def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     model: Rows, z: Floats, indptr: Ints, stack: Floats, bias: Floats, total: Floats, gamma: Floats,
-    nearest: Ints, kernel: Floats, whitened: Floats, parts: Floats,
+    nearest: Ints, trees: _Trees, kernel: Floats, whitened: Floats, parts: Floats,
 ) -> None:  # fmt: skip
     """Fill in what :class:`Distances` holds."""
     width = z.shape[1]
@@ -197,6 +222,10 @@ def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
                 pull[column] += terms[row] * stack[first + row, column]
         for column in range(width):
             parts[i, column] = z[i, column] * pull[column]
+        if trees[0][model[i]] < trees[0][model[i] + 1]:
+            spread = stack[first + width : last]
+            kernel[i], whitened[i] = _isolated(terms[:width], spread, model[i], trees), np.sqrt(norm)
+            continue
         for row in range(width, last - first):
             terms[row] += bias[first + row]
         if nearest[model[i]]:
@@ -204,6 +233,25 @@ def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
         else:
             near = _logsumexp(terms[width:]) - total[model[i]]
         kernel[i], whitened[i] = max(norm - near / gamma[model[i]], 0.0), np.sqrt(norm)
+
+
+@compiled
+def _isolated(y: Floats, spread: Floats, model: int, trees: _Trees) -> float:
+    """As :meth:`scorers.model.Kernel.distance` of a forest, for one row."""
+    grown, roots, feature, threshold, left, right, value = trees
+    path = 0.0
+    for tree in range(grown[model], grown[model + 1]):
+        node = roots[tree]
+        while feature[node] >= 0:
+            goes_left = np.float32(y[feature[node]]) <= threshold[node]
+            node = roots[tree] + (left[node] if goes_left else right[node])
+        path += value[node]
+    varied, beyond = 0, 0.0
+    for column in range(len(y)):
+        least, largest = spread[0, column], spread[1, column]
+        varied += largest > least
+        beyond += max(least - y[column], y[column] - largest, 0.0) ** 2
+    return float(varied / path**2 + beyond)
 
 
 @compiled
@@ -257,6 +305,8 @@ def _products(rows: Floats, z: Floats) -> Floats:
 
 def _stack(model: DeviceModel) -> Floats:
     projection, kernel = model.space.projection, model.kernel
+    if kernel.forest is not None:
+        return np.concatenate([projection, kernel.vectors])
     return np.concatenate([projection, 2 * kernel.gamma * kernel.vectors @ projection])
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from scorers.errors import ModelError
 from scorers.statistics import Floats
+from scorers.trees import Forest
 
 FARTHEST = 1e6
 """Standard deviations at which a feature is cut off, so that absurd readings stay within float range."""
@@ -41,7 +42,8 @@ class Space:
 class Kernel:
     """``s`` healthy windows to compare with: ``f(y) = sum_i coefs_i exp(-gamma |y - vectors_i|²) - offset``.
 
-    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all.
+    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all; of an
+    isolation forest the least and the largest coordinates.
     """
 
     vectors: Floats
@@ -52,9 +54,16 @@ class Kernel:
     gamma: float
     nearest: int = 0
     """So many of the vectors, the nearest, say how far a window is; 0 lets all of them."""
+    forest: Forest | None = None
+    """Says how far a window is, in place of them all."""
 
     def distance(self, whitened: Floats) -> Floats:
         """Kernel distance of rows (n, p), shape (n,); see :class:`DeviceModel`."""
+        if self.forest is not None:
+            least, largest = self.vectors
+            beyond = whitened - np.clip(whitened, least, largest)
+            paths = -np.log2(-self.forest.predict(whitened)[:, 0])
+            return np.asarray((largest > least).sum() / paths**2 + (beyond**2).sum(axis=1))
         squared = (whitened**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * whitened @ self.vectors.T
         if self.nearest:
             closest = np.partition(squared, self.nearest - 1, axis=1)[:, : self.nearest]
@@ -74,6 +83,11 @@ class DeviceModel:
     The kernel distance ``D`` of a window is the squared distance that, shared by all support vectors, would
     give its decision value: ``D = -log((f + offset) / sum_i coefs_i) / gamma``. It rises as the decision
     value falls and, unlike it, does not saturate. Of nearest neighbours it is the mean of their squared distances.
+
+    Of an isolation forest it is ``p (c / h)² + |y - y'|²``: the number of directions ``p``, how much shorter than the
+    usual ``c`` the paths ``h`` are, and the nearest place ``y'`` within the range of the healthy windows. With
+    scikit-learn's ``s = -score_samples``, ``h / c = -log2(s)``.
+
     ``reach`` is the calibrated limit of ``D``.
     """
 
@@ -106,7 +120,8 @@ class DeviceModel:
         Raises:
             ModelError: it is degenerate and would flag everything or nothing.
         """
-        arrays = [getattr(part, field.name) for part in (self.space, self.kernel) for field in fields(part)]
+        parts = (self.space, self.kernel)
+        arrays = [getattr(part, field.name) for part in parts for field in fields(part) if field.name != "forest"]
         if not all(np.isfinite(values).all() for values in (*arrays, self.reach, self.unit)):
             raise ModelError("The model holds values that are not finite; train it on windows without extreme values.")
         if not self.kernel.coefs.size or self.kernel.coefs.min() <= 0 or self.space.scale.min() <= 0:

@@ -19,14 +19,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scorers import naming
-from scorers.errors import FleetFileError
+from scorers.errors import FleetFileError, ModelError
 from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
+from scorers.trees import Forest, Kind
 
-FORMAT = 4
+FORMAT = 5
 OLDEST = 3
-"""Without models to lend, and without confidence."""
+"""Without models to lend, and without confidence; 4 is without isolation forests."""
 MANIFEST = b"tidewatch.fleet"
 MAGIC = b"\nsha256:"
 TRAILER = len(MAGIC) + 64
@@ -49,13 +50,19 @@ SHAPES = {
     "until": ("models",),
     "false_alarm_rate": ("models",),
     "confidence": ("models",),
+    "grown": ("models + 1",),
 }
-"""Every array of a group."""
-INTEGERS = {"indptr", "nearest", "windows", "until"}
+"""Every array of a group, but for those of its forest."""
+INTEGERS = {"indptr", "nearest", "windows", "until", "grown"}
+TREES = "forest."
+"""Before the names of the arrays of a forest."""
+BARE = {TREES + name: values for name, values in Forest.union([]).arrays().items()}
+"""Those of none."""
 
 SCHEMA = pa.schema(
     [("metrics", pa.list_(pa.string())), ("devices", pa.large_list(pa.string())), ("lent", pa.bool_())]
     + [(name, pa.large_list(pa.int64() if name in INTEGERS else pa.float64())) for name in SHAPES]
+    + [(name, pa.large_list(pa.from_numpy_dtype(values.dtype))) for name, values in BARE.items()]
 )
 
 
@@ -249,7 +256,8 @@ def _accept(path: Path, facts: dict[str, Any]) -> None:
 def _row(group: Group, schema: pa.Schema) -> pa.RecordBatch:
     names = [pa.array([list(getattr(group, name))], schema.field(name).type) for name in ("metrics", "devices")]
     names.append(pa.array([group.lent]))
-    return pa.RecordBatch.from_arrays(names + [_packed(getattr(group, name)) for name in SHAPES], schema=schema)
+    arrays = [getattr(group, name) for name in SHAPES] + list(group.forest.arrays().values())
+    return pa.RecordBatch.from_arrays(names + [_packed(values) for values in arrays], schema=schema)
 
 
 def _packed(values: NDArray[Any]) -> pa.LargeListArray:
@@ -268,15 +276,41 @@ def _group(batch: pa.RecordBatch) -> Group:
     names = batch.schema.names
     flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in SHAPES if name in names}
     flat.setdefault("confidence", np.full(len(devices), np.nan))
+    flat.setdefault("grown", np.zeros(len(devices) + 1, np.int64))
     lent = "lent" in names and batch.column("lent")[0].as_py()
     sizes = {"metrics": len(metrics), "features": len(KINDS) * len(metrics), "models": len(devices)}
     sizes |= {"models + 1": len(devices) + 1, "rows": len(flat["bias"])}
     arrays = {name: flat[name].reshape([sizes[side] for side in SHAPES[name]]) for name in SHAPES}
-    group = Group(metrics, devices, **arrays, lent=lent)
+    group = Group(metrics, devices, **arrays, forest=_forest(batch), lent=lent)
     lengths = np.diff(group.indptr)
     inside = group.indptr[0] == 0 and group.indptr[-1] + lengths.max(initial=0) <= sizes["rows"]
     if not devices or not inside or lengths.min() <= sizes["features"]:
         raise ValueError("its models do not fit its rows")
     if group.nearest.min() < 0:
         raise ValueError("a model asks for fewer neighbours than none")
+    trees = np.diff(group.grown)
+    ours = group.grown[0] == 0 and trees.min() >= 0 and group.grown[-1] == len(group.forest.output)
+    if not ours or (lengths[trees > 0] != sizes["features"] + 2).any():
+        raise ValueError("its models do not fit its trees")
     return group
+
+
+def _forest(batch: pa.RecordBatch) -> Forest:
+    """The trees of one row; none where the file is older than they are.
+
+    Raises:
+        ValueError: they are not what they should be.
+    """
+    names = batch.schema.names
+    arrays = {
+        name.removeprefix(TREES): batch.column(name).flatten().to_numpy(zero_copy_only=False) if name in names else bare
+        for name, bare in BARE.items()
+    }
+    try:
+        forest = Forest.from_arrays(arrays)
+    except ModelError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    wide = len(KINDS) * len(batch.column("metrics")[0])
+    if len(forest.output) and (forest.width != wide or forest.kind is not Kind.ISOLATION_FOREST):
+        raise ValueError("its trees are not of its features")
+    return forest

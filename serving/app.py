@@ -26,7 +26,7 @@ ASSETS = Path(fastapi_offline.__file__).parent / "static"
 """Swagger UI and ReDoc, so that the documents need no network."""
 
 Beside = Callable[[Service], AbstractAsyncContextManager[object]]
-"""What runs while the application does, such as the gRPC server."""
+"""What runs while the application does, such as the gRPC server; the list may grow until it starts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ by it without an answer (shadow); what it says otherwise is counted and logged.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +26,8 @@ from stream.partition import StreamSpec
 
 log = logging.getLogger(__name__)
 
+Collect = Callable[[str, str, Mapping[str, Any], Mapping[str, Any]], None]
+"""Model, version, inputs, outputs; it never waits."""
 _COPIES = 64
 """Copies that may wait to be scored; more are left out, and counted."""
 _FEW = 64
@@ -62,6 +65,8 @@ class Service:
     batcher: Batcher
     stream: StreamSpec
     trial: Trial = Trial()
+    collect: Collect | None = None
+    """Takes what went in and what came out."""
     counts: Counter[str] = field(default_factory=Counter)
     """Requests, rows, those that the challenger answered, copies it was given, rows it judged otherwise."""
 
@@ -93,21 +98,30 @@ class Service:
         prepared = model.prepare(columns)
         self._count(len(prepared["features"]))
         found = await self.batcher.infer(model.engine, prepared)
+        if self.collect:
+            self.collect(model.name, model.version, columns, found)
         if self.trial.shadow and (rival := self.repository.rival(model)) and self._shadow.turn():
             self._copy(rival, columns, found, model.version)
         return found
 
     async def replay(self, model: FleetModel, readings: Sequence[recorded.Reading]) -> list[msgspec.Raw]:
         """Scores of the windows that readings make."""
-        self._count(len(readings))
-        call = partial(recorded.replay, model, readings, self.stream)
-        return call() if len(readings) <= _FEW else await asyncio.to_thread(call)
+        return await self._play(recorded.replay, model, readings, "readings")
 
     async def judge(self, model: FleetModel, windows: Sequence[recorded.Window]) -> list[msgspec.Raw]:
         """Scores of windows."""
-        self._count(len(windows))
-        call = partial(recorded.judge, model, windows, self.stream)
-        return call() if len(windows) <= _FEW else await asyncio.to_thread(call)
+        return await self._play(recorded.judge, model, windows, "windows")
+
+    async def _play(
+        self, play: Callable[..., list[msgspec.Raw]], model: FleetModel, given: Sequence[Any], called: str
+    ) -> list[msgspec.Raw]:
+        self._count(len(given))
+        call = partial(play, model, given, self.stream)
+        found = call() if len(given) <= _FEW else await asyncio.to_thread(call)
+        if self.collect:
+            scores = {"scores": [msgspec.json.decode(score) for score in found]}
+            self.collect(model.name, model.version, {called: msgspec.to_builtins(given)}, scores)
+        return found
 
     def _count(self, rows: int) -> None:
         self.counts["requests"] += 1

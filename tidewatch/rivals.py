@@ -28,15 +28,8 @@ def _one_class_svm(train: Floats, other: Floats) -> Floats:
     return -np.asarray(make_pipeline(StandardScaler(), OneClassSVM()).fit(train).decision_function(other))
 
 
-def _isolation_forest(train: Floats, other: Floats) -> Floats:
-    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - as above
-
-    return -np.asarray(IsolationForest(random_state=0).fit(train).decision_function(other))
-
-
 RECIPES: Mapping[str, Recipe] = {
     "scikit-learn: StandardScaler, OneClassSVM": _one_class_svm,
-    "scikit-learn: IsolationForest": _isolation_forest,
 }
 """With every default, a model a device, on the features of the windows that ours is trained on."""
 RIVALS = len(Detector) - 1 + len(RECIPES)

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from tidewatch.serve_guard_settings import Guarded
 
 _Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 _Port = Annotated[int, Field(ge=0, le=65_535)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Serving(BaseModel):
+class Serving(Guarded):
     """Scores over HTTP and gRPC: `tidewatch serve`. The main fleet is `worker.fleet`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` is all of them.")
     port: _Port = Field(default=8000, description="Port of HTTP.")
@@ -30,7 +30,6 @@ class Serving(BaseModel):
         default=1.0, ge=0.001, le=3600, description="How often the files are looked at; a new one takes over at once."
     )
     max_rows: int = Field(default=100_000, ge=1, description="Rows, windows or readings that a request may have.")
-    max_body_mb: int = Field(default=64, ge=1, le=2_000, description="Megabytes that a request may have.")
     delay_ms: float = Field(
         default=1.0,
         ge=0,

@@ -58,18 +58,23 @@ def period(since: str | None, until: str | None, exclude: Iterable[str]) -> Peri
     Raises:
         ConfigError: something is no time, or no interval.
     """
-    excluded = tuple(_interval(text) for text in exclude)
+    excluded = tuple(interval(text, "--exclude") for text in exclude)
     begin, end = (moment(text, flag) if text else None for text, flag in ((since, "--since"), (until, "--until")))
     return Period(begin, end, excluded)
 
 
-def _interval(text: str) -> tuple[int, int]:
+def interval(text: str, flag: str) -> tuple[int, int]:
+    """Two times with a slash between, epoch ms.
+
+    Raises:
+        ConfigError: it is no interval.
+    """
     first, between, last = text.partition("/")
     if not between:
-        raise ConfigError(f"--exclude is {text!r}; make it two times with a slash between, FROM/TO.")
-    begin, end = moment(first, "--exclude"), moment(last, "--exclude")
+        raise ConfigError(f"{flag} is {text!r}; make it two times with a slash between, FROM/TO.")
+    begin, end = moment(first, flag), moment(last, flag)
     if end <= begin:
-        raise ConfigError(f"--exclude is {text!r}; its second time must be later than its first.")
+        raise ConfigError(f"{flag} is {text!r}; its second time must be later than its first.")
     return begin, end
 
 

@@ -19,11 +19,14 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
+from producers.sessions import COLUMNS
+from producers.synthesis import LogSpec
 from scorers.errors import ModelError
 from stream.contracts import Topics
 from stream.kafka import Broker
-from tests.live.support import PARTITIONS, eventually
+from tests.live.support import PARTITIONS, eventually, read
 from tidewatch.cli import app
+from tidewatch.forecast.generate import generate
 from tidewatch.tail import drained
 
 START = 1_750_000_000_000
@@ -143,6 +146,21 @@ def test_a_recording_becomes_a_fleet_alerts_and_a_ranking(shell: Shell, topics: 
     assert ODD in table
     assert (stopped[0], heard[0]) == (0, 0)
     assert "Traceback" not in stopped[1]
+
+
+def test_a_session_log_is_replayed_to_the_topic_of_sessions(shell: Shell, topics: Topics) -> None:
+    log = LogSpec(servers=4, days=2, sessions=400, dirty=0.1, seed=1)
+    made = generate(log, shell.folder / "log", workers=1, progress=lambda _, __: None).plain()
+    words = ["--speed", "max", "--to", "2024-01-02"]
+
+    told = shell.told("replay", str(shell.folder / "log"), *words)
+    sent = [message for message in read(shell.broker, [topics.sessions]) if message.value()]
+    rows = [json.loads(message.value() or b"") for message in sent]
+
+    assert told["readings"] == len(rows)
+    assert 0.4 * made["rows"] < len(rows) + told["unreadable"]["malformed"] < made["rows"]
+    assert all(tuple(row) == COLUMNS for row in rows)
+    assert all(message.key() == (row["ServerIP"] or "").encode() for message, row in zip(sent, rows, strict=True))
 
 
 def test_a_device_that_cannot_be_trained_is_named_with_the_reason(shell: Shell, topics: Topics) -> None:

@@ -24,9 +24,10 @@ COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects
 COMMANDS += ["rejects show", "rejects replay", "lag", "accept", "score"]
 COMMANDS += ["models", *(f"models {word}" for word in ("list", "show", "compare", "promote", "rollback", "delete"))]
 COMMANDS += ["schedule", *(f"schedule {word}" for word in ("run", "list", "now", "history", "logs"))]
-COMMANDS += ["load"]
+COMMANDS += ["load", "load etl", "load generate", "load plan"]
 COMMANDS += ["serve", "service", "service usage", "service smoke"]
 COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]
+COMMANDS += ["keys", *(f"keys {word}" for word in ("create", "list", "revoke", "rotate"))]
 
 
 @pytest.fixture(autouse=True)
@@ -304,3 +305,26 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
 
     assert (done.stdout, done.stderr) == ("[", "")
+
+
+def test_a_key_is_made_shown_once_and_ended() -> None:
+    token = run("keys create dashboard --scope read --scope score --expires 90d")[1].splitlines()[-1]
+    code, listed = run("keys list --json")
+    held = json.loads(listed)[0]
+
+    assert token.startswith("tw_")
+    assert token not in listed
+    assert (code, held["name"], held["scopes"], held["state"]) == (0, "dashboard", ["read", "score"], "active")
+
+    rotated = json.loads(run("keys rotate dashboard --overlap 1h --json")[1])
+
+    assert rotated["key"] != token
+
+    run("keys revoke dashboard")
+
+    assert [key["state"] for key in json.loads(run("keys list --json")[1])] == ["revoked", "revoked"]
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked() -> None:
+    assert isinstance(refusal("keys revoke nobody"), ConfigError)
+    assert isinstance(refusal("keys create a --expires yesterday"), ConfigError)

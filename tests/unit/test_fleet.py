@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from scorers.features import features, names, transform
-from scorers.fit import NEIGHBOURS, Detector, TrainSpec, fit_device
+from scorers.fit import NEIGHBOURS, SEED, Detector, TrainSpec, fit_device
 from scorers.fleet import Fleet
 from scorers.group import _mean_of_largest
 from scorers.model import DeviceModel, score
@@ -71,6 +72,29 @@ def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
 
     np.testing.assert_allclose(found, (away**2).mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(model.kernel.distance(whitened), found, rtol=1e-9)
+
+
+def test_an_isolation_forest_is_that_of_scikit_learn_and_the_distance_from_what_it_knows() -> None:
+    train, fresh = Device(3).windows(400), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
+    model = fit_device(train, np.arange(400), TrainSpec(detector=Detector.FOREST))
+    found, whitened = distances(model, fresh)
+    crowd = model.space.whiten(transform(features(train.align(model.metrics)), model.space.softening))
+    paths = -np.log2(-IsolationForest(random_state=SEED).fit(crowd).score_samples(whitened))
+    beyond = whitened - np.clip(whitened, crowd.min(axis=0), crowd.max(axis=0))
+    expected = (np.ptp(crowd, axis=0) > 0).sum() / paths**2 + (beyond**2).sum(axis=1)
+
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(model.kernel.distance(whitened), expected, rtol=1e-9)
+
+
+def test_coordinates_of_an_isolation_forest_are_next_to_their_features() -> None:
+    other, forest = (
+        fit_device(Device(3).windows(200), np.arange(200), TrainSpec(detector=detector, outliers=0)).space.projection
+        for detector in (Detector.MAHALANOBIS, Detector.FOREST)
+    )
+
+    np.testing.assert_allclose(forest, forest.T, atol=1e-9)
+    np.testing.assert_allclose(forest.T @ forest, other.T @ other, rtol=1e-9, atol=1e-9)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(1, 12))

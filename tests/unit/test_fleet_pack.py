@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scorers import naming, pack
 from scorers.errors import FleetFileError
-from scorers.fit import TrainSpec, fit_device
+from scorers.fit import Detector, TrainSpec, fit_device
 from scorers.fleet import Fleet
 from tests.simulator import Device
 
@@ -22,9 +22,10 @@ CREATED = 1_700_000_000_000
 
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
+    detectors = [Detector.ONE_CLASS_SVM, Detector.FOREST, Detector.FOREST, Detector.ONE_CLASS_SVM]
     models = {
-        f"pump-{seed}": fit_device(Device(seed, 2 + seed % 2).windows(60), np.arange(60), TrainSpec())
-        for seed in range(4)
+        f"pump-{seed}": fit_device(Device(seed, 2 + seed % 2).windows(60), np.arange(60), TrainSpec(detector=detector))
+        for seed, detector in enumerate(detectors)
     }
     types = {"pump": replace(models["pump-0"], confidence=0.5)}
     return Fleet.of(models, "2024-01-01", types, naming.DEFAULT)
@@ -60,13 +61,19 @@ def test_a_fleet_comes_back_as_it_was(fleet: Fleet, file: Path) -> None:
         assert getattr(back, name) == getattr(fleet, name)
     for saved, loaded in zip(fleet.groups, back.groups, strict=True):
         for field in fields(saved):
-            np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
+            if field.name != "forest":
+                np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
+        for name, values in saved.forest.arrays().items():
+            np.testing.assert_array_equal(loaded.forest.arrays()[name], values)
 
 
-def test_a_file_of_format_3_is_read_without_confidence_and_types(fleet: Fleet, file: Path, tmp_path: Path) -> None:
+def test_a_file_of_format_3_is_read_without_confidence_types_and_trees(
+    fleet: Fleet, file: Path, tmp_path: Path
+) -> None:
     with pa.ipc.open_stream(file.read_bytes()) as reader:
         table = reader.read_all()
-    own = table.filter(pc.invert(table["lent"])).drop_columns(["lent", "confidence"])
+    younger = ["lent", "confidence", "grown", *pack.BARE]
+    own = table.filter(pc.invert(table["lent"])).drop_columns(younger)
     facts = json.loads(table.schema.metadata[pack.MANIFEST]) | {"format": 3}
     for unknown in ("types", "rule"):
         del facts[unknown]
@@ -177,6 +184,38 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], fleet: Flee
 
     with pytest.raises(FleetFileError, match="does not hold a fleet"):
         pack.load(tmp_path / "broken.fleet")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("left", 0), ("right", 10_000), ("feature", 10), ("value", -1.0), ("threshold", np.nan)]
+)
+def test_trees_that_lead_astray_are_refused(name: str, value: float, fleet: Fleet, tmp_path: Path) -> None:
+    group = next(group for group in fleet.groups if len(group.forest.output))
+    array = getattr(group.forest, name).copy()
+    array[-1 if name == "value" else 0] = value
+    broken = replace(group, forest=replace(group.forest, **{name: array}))
+    pack.save(Fleet(fleet.version, (broken,)), tmp_path / "broken.fleet", CREATED)
+
+    with pytest.raises(FleetFileError, match="does not hold a fleet"):
+        pack.load(tmp_path / "broken.fleet")
+
+
+@pytest.mark.parametrize("grown", [[0, 100, 200], [0, -1, 100], [1, 1, 100], [0, 50, 100]], ids=str)
+def test_trees_that_belong_to_no_model_are_refused(grown: list[int], fleet: Fleet, tmp_path: Path) -> None:
+    group = next(group for group in fleet.groups if len(group.forest.output) == 100)
+    pack.save(Fleet(fleet.version, (replace(group, grown=np.array(grown)),)), tmp_path / "broken.fleet", CREATED)
+
+    with pytest.raises(FleetFileError, match="do not fit its trees"):
+        pack.load(tmp_path / "broken.fleet")
+
+
+def test_a_fleet_is_taken_apart_and_joined_with_its_trees(fleet: Fleet) -> None:
+    windows, devices = Device(9, 3).windows(20), [*fleet.devices] * 5
+    joined = Fleet.union([fleet.only([device]) for device in fleet.devices], "again")
+
+    found, expected = (one.score(one.index(devices), windows) for one in (joined, fleet))
+
+    np.testing.assert_array_equal(found.score, expected.score)
 
 
 def test_a_fleet_is_replaced_in_one_step(fleet: Fleet, tmp_path: Path) -> None:

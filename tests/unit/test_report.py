@@ -167,7 +167,7 @@ def test_a_page_of_series_has_the_limit_that_follows_and_nothing_published(
     monkeypatch.chdir(tmp_path)
     page = made("mscloud", cloud(tmp_path), "--rivals", "--json")
 
-    assert {"mscloud-app-a", "nearest_neighbours", "scikit-learn: IsolationForest"} <= set(page.words)
+    assert {"mscloud-app-a", "isolation_forest", "scikit-learn: StandardScaler, OneClassSVM"} <= set(page.words)
     assert "Beside what is published" not in page.words
     assert "2020-01-30 04:00:00" in page.words  # row 700 of one an hour
 

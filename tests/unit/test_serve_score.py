@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -51,8 +51,8 @@ def _scores(folder: Path) -> dict[tuple[str, int], Any]:
             row["score"],
             row["anomaly"],
             row["state"],
-        )  # type: ignore[attr-defined]
-        for row in rows(folder, "predictions")
+        )
+        for row in cast("Iterator[dict[str, Any]]", rows(folder, "predictions"))
     }
 
 
@@ -129,7 +129,7 @@ def test_tensors_of_readings_are_windowed_too(known: Known) -> None:
             for end, *row in zip(
                 found["window_end"], found["decision"], found["score"], found["anomaly"], found["state"], strict=True
             )
-        },  # type: ignore[misc]
+        },
         {key: value for key, value in streamed.items() if key[0] == "pump-0001"},
     )
     assert len(found["feature"]) == 3 * len(found["decision"])

@@ -59,7 +59,7 @@ def spread(run: Run, plan: Plan, task: Task, items: Sequence[Any], workers: int 
 
 
 def _processes(count: int) -> Pool:
-    return Pool(partial(ProcessPoolExecutor, count, get_context("spawn"), _begin), count)
+    return Pool(partial(ProcessPoolExecutor, count, get_context("spawn"), begin), count)
 
 
 def _pooled(run: Run, submit: Submit, items: Iterator[Any], most: int) -> Iterator[tuple[Any, Result]]:
@@ -98,7 +98,7 @@ def _attempt(task: Task, plan: Plan, item: Any) -> Result:
     return result | {"number": item[0], "seconds": round(time.monotonic() - begun, 3)}
 
 
-def _begin() -> None:
+def begin() -> None:
     """What a process of ours does first: share the cores, leave Ctrl-C to its parent, and end with it."""
     signal(SIGINT, SIG_IGN)
     threadpool_limits(1, user_api="blas")

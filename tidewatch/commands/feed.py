@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from producers.archive import Archive, is_log
 from producers.batch import Batch
 from producers.columns import Columns
 from producers.publish import Pace, Published, Target, publish, punctuate
 from producers.recordings import NAMED, Recording, data_root, named, recording
-from producers.replay import Replay
+from producers.replay import Player, Replay
 from producers.sensors import SensorFleet
 from producers.sessions import ServerFleet
 from scorers.errors import ConfigError, InputError
@@ -159,7 +160,20 @@ def replay(
     data: Annotated[Path | None, typer.Option(help="Folder of published recordings; also TIDEWATCH_DATA.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay a recording, in order of event time; at its end every partition is told that it has ended."""
+    """Replay a recording, in order of event time; at its end every partition is told that it has ended.
+
+    A session log (17 columns without a header) goes to the topic of sessions, in the order of its files.
+    """
+    since_ms = EARLIEST if since is None else moment(since, "--from")
+    until_ms = LATEST if until is None else moment(until, "--to")
+    if Path(what).exists() and is_log(Path(what)):
+        if loop or any((device, ts, metrics, start, step)):
+            raise ConfigError(
+                "A session log is replayed once, with the columns it has; leave out all but --from, --to."
+            )
+        published, tally = send_log(context.obj, Archive(Path(what), since_ms, until_ms), Pace(speed=_speed(speed)))
+        _report(published, as_json=as_json, unreadable=tally)
+        return
     columns = Columns(
         device=device,
         ts=ts,
@@ -167,12 +181,7 @@ def replay(
         start=None if start is None else moment(start, "--start"),
         step=None if step is None else round(step * 1000),
     )
-    spec = Replay(
-        _recording(what, columns, data),
-        EARLIEST if since is None else moment(since, "--from"),
-        LATEST if until is None else moment(until, "--to"),
-        loop,
-    )
+    spec = Replay(_recording(what, columns, data), since_ms, until_ms, loop)
     published, tally = send(context.obj, spec, Pace(speed=_speed(speed)))
     _report(published, as_json=as_json, unreadable=tally)
 
@@ -188,14 +197,25 @@ def _recording(what: str, columns: Columns, data: Path | None) -> Recording:
 
 def send(in_force: InForce, spec: Replay, pace: Pace) -> tuple[Published, dict[str, int]]:
     """Replay to the readings topic and end it there; what was sent, and how many rows were unfit by reason."""
-    settings = in_force.settings
+    player, name = spec.open(), spec.recording.name
+    return _play(in_force, player, (name, in_force.settings.topics.names().readings), pace, loop=spec.loop)
+
+
+def send_log(in_force: InForce, log: Archive, pace: Pace) -> tuple[Published, dict[str, int]]:
+    """The same of a session log, to the topic of sessions."""
+    return _play(in_force, log, (log.path.name, in_force.settings.topics.names().sessions), pace)
+
+
+def _play(
+    in_force: InForce, player: Player | Archive, where: tuple[str, str], pace: Pace, *, loop: bool = False
+) -> tuple[Published, dict[str, int]]:
+    settings, (name, topic) = in_force.settings, where
     broker, topics = settings.kafka.broker(), settings.topics.names()
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
-    target = Target(broker, topics.readings)
-    player = spec.open()
-    with until_signalled() as stop, progress(f"replaying {spec.recording.name}") as show:
+    target = Target(broker, topic)
+    with until_signalled() as stop, progress(f"replaying {name}") as show:
         published = publish(player.batches(show), target, pace=pace, stop=stop.is_set)
-        if not (spec.loop or stop.is_set()):
+        if not (loop or stop.is_set()):
             punctuate(target, player.last)
     return published, {str(reason): count for reason, count in player.tally.rows.items()}
 

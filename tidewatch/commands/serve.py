@@ -1,5 +1,6 @@
 """Commands of the service: serve, and what a client needs to know of one that runs."""
 
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from serving.run import run
+from serving import wire
 from tidewatch import hosting, smoke
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
@@ -42,10 +43,11 @@ def serve(
     flags = {"serving.host": host, "serving.port": port, "serving.grpc_port": grpc_port}
     in_force: InForce = context.obj
     settings = override(in_force, {name: value for name, value in flags.items() if value is not None}).settings
-    address, app = hosting.address(settings), hosting.application(settings)
+    built = hosting.host(settings)
+    wire.log_as_json(logging.getLogger().level)
     hosting.follow(settings)
     err.print(f"serving {hosting.url(settings)}, its documents at {hosting.url(settings)}/docs", soft_wrap=True)
-    run(app, address)
+    hosting.run(settings, built)
 
 
 def usage(
