@@ -106,9 +106,15 @@ class Error(BaseModel):
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request is not what the signature or the protocol asks for."},
-    404: {"model": Error, "description": "No such model or version."},
+    401: {"model": Error, "description": "No key, or one that is not in force."},
+    403: {"model": Error, "description": "The key has not the scope."},
+    404: {"model": Error, "description": "There is no such thing."},
+    408: {"model": Error, "description": "The client took too long."},
     413: {"model": Error, "description": "More rows or bytes than are taken."},
+    421: {"model": Error, "description": "A request for another host."},
+    429: {"model": Error, "description": "Too many requests of this caller; try again after `Retry-After` seconds."},
     503: {"model": Error, "description": "Not now; try again after `Retry-After` seconds."},
+    504: {"model": Error, "description": "It took too long."},
 }
 
 
@@ -328,6 +334,7 @@ def document(app: FastAPI, service: Service) -> Document:
     for path in found["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # refused as 400 here
+            operation["responses"] = _refusals() | operation["responses"]
     schemas |= SCHEMAS
     found["paths"] |= _hot(_example(service))
     return found
@@ -405,14 +412,18 @@ def _path(name: str, description: str, example: str | None = None) -> Document:
     return found if example is None else found | {"example": example}
 
 
-def _operation(tag: str, summary: str, body: Document | None, answer: str, example: Any) -> Document:
-    responses = {
+def _refusals() -> Document:
+    """What any request may be refused with."""
+    return {
         str(status): {
             "description": about["description"],
             "content": {"application/json": {"schema": _reference("Error")}},
         }
         for status, about in ERRORS.items()
     }
+
+
+def _operation(tag: str, summary: str, body: Document | None, answer: str, example: Any) -> Document:
     ok = {"description": "Scored.", "content": {"application/json": {"schema": _reference(answer)}}}
-    found: Document = {"tags": [tag], "summary": summary, "responses": {"200": ok, **responses}}
+    found: Document = {"tags": [tag], "summary": summary, "responses": {"200": ok, **_refusals()}}
     return found if body is None else found | {"requestBody": _body(body, required=True, example=example)}
