@@ -17,9 +17,9 @@ OPEN = frozenset({"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"})
 """What probes ask for, without a key; it tells that the service is there, its name and version."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 TEMPLATES = (
-    (re.compile(r"/v2/models/[^/]+/infer"), "/v2/models/{name}/infer"),
-    (re.compile(r"/v2/models/[^/]+/versions/[^/]+/infer"), "/v2/models/{name}/versions/{version}/infer"),
-    (re.compile(r"/api/v1/service/[^/]+/score"), "/api/v1/service/{name}/score"),
+    (re.compile(r"/v2/models/.+/versions/[^/]+/infer"), "/v2/models/{name}/versions/{version}/infer"),
+    (re.compile(r"/v2/models/.+/infer"), "/v2/models/{name}/infer"),
+    (re.compile(r"/api/v1/service/.+/score"), "/api/v1/service/{name}/score"),
     (re.compile(r"/score"), "/score"),
 )
 """Routes that are answered before a router could say which one it is."""
@@ -44,7 +44,7 @@ def rule(methods: str, path: str, scope: Scope) -> Rule:
 RULES = (
     rule("POST", r"/v2/repository/index", Scope.READ),
     rule("POST", r"/v2/repository/.*", Scope.ADMIN),
-    rule("GET POST", r"/score|/api/v1/service/[^/]+/score", Scope.SCORE),
+    rule("GET POST", r"/score|/api/v1/service/.+/score", Scope.SCORE),
     rule("POST", r"/v2/models/.*", Scope.SCORE),
     rule("POST DELETE", r"/jobs(/.*)?", Scope.SCORE),
     rule("GET HEAD OPTIONS", r".*", Scope.READ),
