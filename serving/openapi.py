@@ -111,6 +111,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no such thing."},
     408: {"model": Error, "description": "The client took too long."},
     413: {"model": Error, "description": "More rows or bytes than are taken."},
+    422: {
+        "model": Error,
+        "description": "A value that this route cannot take, such as no moment, or no cursor of its.",
+    },
     421: {"model": Error, "description": "A request for another host."},
     429: {"model": Error, "description": "Too many requests of this caller; try again after `Retry-After` seconds."},
     503: {"model": Error, "description": "Not now; try again after `Retry-After` seconds."},
@@ -333,7 +337,7 @@ def document(app: FastAPI, service: Service) -> Document:
         schemas.pop(unused, None)
     for path in found["paths"].values():
         for operation in path.values():
-            operation["responses"].pop("422", None)  # refused as 400 here
+            operation["responses"].pop("422", None)  # FastAPI's own, which is 400 here
             operation["responses"] = _refusals() | operation["responses"]
     schemas |= SCHEMAS
     found["paths"] |= _hot(_example(service))
