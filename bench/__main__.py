@@ -17,6 +17,7 @@ from bench import cold as started
 from bench import curves as scaling
 from bench import devices as many
 from bench import formats as wire
+from bench import load as loads
 from bench import poison as poisoned
 from bench import same as everywhere
 from bench import score as scoring
@@ -300,6 +301,9 @@ def curves(  # noqa: PLR0913 - one parameter a flag
         charts.curves(result, plot)
     if as_json:
         emit(result)
+
+
+app.command("load")(loads.load)
 
 
 def _wanted(only: Sequence[str] | None) -> list[str]:

@@ -60,6 +60,28 @@ def curves(result: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def load(result: Mapping[str, Any], path: Path) -> None:
+    """Seconds and memory against the size of a session log, with the line fitted; Spark where it was measured."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    own, spark = ([p for p in result["points"] if p["engine"] == name] for name in ("duckdb", "spark"))
+    size = [point["bytes"] / 1e9 for point in own]
+    right = axes.twinx()
+    _from_zero(right, size, [point["peak_mb"] for point in own], ("peak MB", _MEMORY, "s--"))
+    _from_zero(axes, size, [point["seconds"] for point in own], ("seconds", _OURS, "o"))
+    if fit := result["fit"]:
+        line = [fit["start_s"] + fit["s_per_gb"] * gb for gb in size]
+        axes.plot(size, line, color=_OURS, linewidth=1, label=f"{fit['s_per_gb']:.1f} s a GB (R² {fit['r2']:.3f})")
+    for point in spark:
+        axes.plot(point["bytes"] / 1e9, point["seconds"], "D", color=_OTHERS, label="Spark local[2]")
+        axes.set_ylim(0, 1.15 * max(point["seconds"], *(one["seconds"] for one in own)))
+    axes.set(xlabel="GB of session log", xlim=(0, None))
+    for panel in (axes, right):
+        panel.spines["top"].set_visible(False)
+    axes.legend(fontsize="small", frameon=False, loc="upper left")
+    _save(figure, path)
+
+
 def _throughput(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """Readings a second on the left, peak memory on the right, where it was measured."""
     at = _places(axes, [row["at"] for row in rows])

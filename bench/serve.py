@@ -125,6 +125,8 @@ def _mlserver(place: Path, pasts: dict[str, Statistics]) -> Iterator[_Http]:
     subprocess.run([interpreter, PEERS / "mlserver_models.py", place / "rows.npz", home], check=True)
     port, grpc, metrics = free_ports(3)
     about = {"host": "127.0.0.1", "http_port": port, "grpc_port": grpc, "metrics_port": metrics, "debug": False}
+    about["metrics_dir"] = str(place / "metrics")
+    (place / "metrics").mkdir()
     (home / "settings.json").write_text(json.dumps(about))
     with _Http(
         PEER, [str(interpreter.parent / "mlserver"), "start", str(home)], place / "mlserver.log", port, {}

@@ -20,6 +20,7 @@ from pyarrow import csv
 
 from producers.batch import Batch, Ints, columns_encoder, json_lines
 from producers.formats import Tally, reported
+from producers.logs import BLANKS
 from producers.replay import Progress
 from producers.sessions import COLUMNS, LOADS, stamped
 from scorers.errors import ConfigError, InputError
@@ -87,7 +88,7 @@ class Archive:
             ts, inside = self._placed(table)
             wanted = table.filter(pa.array(inside))
             columns = [_cells(name, wanted[name]) for name in COLUMNS]
-            keys = [server.encode() for server in wanted["ServerIP"].to_pylist()]
+            keys = [(server or "").encode() for server in columns[COLUMNS.index("ServerIP")]]
             yield Batch(keys, json_lines(encoder, list(map(encode, *columns))), ts[inside])
         if self.last == EARLIEST:
             raise InputError(f"No session of {str(self.path)!r} starts in that range; widen --from and --to.")
@@ -156,11 +157,13 @@ def _stamps(column: pa.ChunkedArray) -> Ints:
 
 def _cells(name: str, column: pa.ChunkedArray) -> list[Any]:
     """A column as JSON has it: numbers, to the digit, where they are some, moments with an offset, a blank as null."""
+    nothing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(sorted(BLANKS)))
+    column = pc.if_else(nothing, None, column)
     texts: list[Any] = column.to_pylist()
     if name in NUMBERS:
         fit = pc.match_substring_regex(column, _NUMBER).to_pylist()
-        return [msgspec.Raw(text) if number else text or None for number, text in zip(fit, texts, strict=True)]
+        return [msgspec.Raw(text) if number else text for number, text in zip(fit, texts, strict=True)]
     if name in TIMES:
         local = pc.and_(pc.invert(pc.match_substring_regex(column, _OFFSET)), pa.array(_stamps(column) > EARLIEST))
         texts = pc.if_else(local, stamped(_stamps(column)), column).to_pylist()
-    return [text or None for text in texts]
+    return texts

@@ -6,10 +6,8 @@ knot alone. So any moment may be asked for, in any order and by any process, and
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from functools import lru_cache
 
-import holidays
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from producers.batch import Floats, Ints
 from producers.sessions import GROUPS
 from scorers.errors import ConfigError
+from scorers.forecast.calendar import FeatureSpec
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 FORTNIGHT = 14
@@ -48,10 +47,16 @@ class DemandSpec:
     def __post_init__(self) -> None:
         if self.servers < 1:
             raise ConfigError(f"There are {self.servers} servers; give at least 1.")
-        try:
-            ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ConfigError(f"There is no timezone {self.timezone!r}; give one such as America/New_York.") from error
+        self.where  # noqa: B018 - see that it is somewhere
+
+    @property
+    def where(self) -> FeatureSpec:
+        """Timezone and holidays.
+
+        Raises:
+            ConfigError: there are none of that name.
+        """
+        return FeatureSpec(self.timezone, self.start, self.country)
 
     def build(self) -> "Demand":
         """The demand, ready to be asked."""
@@ -72,13 +77,7 @@ class Demand:
         drift = np.random.default_rng([spec.seed, 11]).normal(0.0, 0.005, len(GROUPS))
         self._growth = drift[self.group] + random.normal(0.002, 0.006, spec.servers)
         self._born, self._gone = self._ages(random)
-        self._zone = ZoneInfo(spec.timezone)
-
-    @cached_property
-    def free(self) -> frozenset[object]:
-        """Days off that are holidays of the country, from a year before the start to 50 after."""
-        year = pd.Timestamp(self.spec.start, unit="ms").year
-        return frozenset(holidays.country_holidays(self.spec.country, years=range(year - 1, year + 50)))
+        self._where = spec.where
 
     def activity(self, at: Ints) -> Floats:
         """How busy each server is at each moment ``at`` (epoch ms, ``(t,)``), shape ``(t, s)``.
@@ -155,11 +154,11 @@ class Demand:
 
     def _calendar(self, at: Ints) -> tuple[Floats, Ints, NDArray[np.bool_]]:
         """Hour of the day, weekday (Monday 0) and whether it is a holiday, where the servers are; each ``(t,)``."""
-        local = pd.DatetimeIndex(at.astype("datetime64[ms]"), tz="UTC").tz_convert(self._zone).tz_localize(None)
+        local = pd.DatetimeIndex(at.astype("datetime64[ms]"), tz="UTC").tz_convert(self._where.zone).tz_localize(None)
         stamps = local.to_numpy().astype("datetime64[ms]").astype(np.int64)
         days, rest = np.divmod(stamps, DAY_MS)
         distinct, which = np.unique(days, return_inverse=True)
-        free = np.array([day in self.free for day in distinct.astype("datetime64[D]").tolist()], np.bool_)
+        free = np.array([day in self._where.holidays for day in distinct.astype("datetime64[D]").tolist()], np.bool_)
         return rest / HOUR_MS, (days + 3) % 7, free[which]  # 1970-01-01 was a Thursday
 
     def _ages(self, random: np.random.Generator) -> tuple[Ints, Ints]:

@@ -12,7 +12,9 @@ START, END = COLUMNS.index("SessionStart"), COLUMNS.index("SessionEnd")
 CELLS = ("SessionStart", "MbytesTransferred", *LOADS, "SecureBytes_Load", "TotalLoad", "ServerIP")
 """Columns that whoever sums loads cannot do without; blanks and wrong types befall these."""
 NUMBERS = tuple(name for name in CELLS if name not in {"SessionStart", "ServerIP"})
-WRONG = (b"n/a", b"NULL", b"twelve", b"-", b"#DIV/0!", b"1.2.3", b"true")
+NOTHING = (b"", b"", b"", b"n/a", b"NULL", b"-")
+"""What stands for a blank."""
+WRONG = (b"twelve", b"#DIV/0!", b"1.2.3", b"true", b"0x1F", b"7 MB")
 BEYOND = (b"-1.5", b"-0.0001", b"inf", b"-Infinity", b"nan", b"2000000000", b"1e300")
 """Numbers that no load can be."""
 JUNK = (
@@ -53,7 +55,7 @@ def _cell(cells: list[bytes], column: str, value: bytes) -> tuple[bytes, str]:
 
 
 def _blank(cells: list[bytes], dirt: Dirt) -> tuple[bytes, str]:
-    return _cell(cells, CELLS[dirt.choose(len(CELLS))], b"")
+    return _cell(cells, CELLS[dirt.choose(len(CELLS))], NOTHING[dirt.choose(len(NOTHING))])
 
 
 def _type(cells: list[bytes], dirt: Dirt) -> tuple[bytes, str]:

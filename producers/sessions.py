@@ -320,10 +320,10 @@ def _words(codes: Ints, words: Sequence[str]) -> pa.Array:
 def stamped(ts: Ints) -> pa.Array:
     """Moments ``(n,)`` (epoch ms) as ISO-8601 UTC text, put together from the minute and the milliseconds in it."""
     minute, rest = np.divmod(ts, _MINUTE_MS)
-    first = int(minute.min()) if len(ts) else 0
-    span = np.arange(first, int(minute.max(initial=first)) + 1).astype("datetime64[m]")
+    distinct, which = np.unique(minute, return_inverse=True)
+    minutes = np.char.add(np.datetime_as_string(distinct.astype("datetime64[m]")).astype("S16"), b":")
     text = np.empty(len(ts), dtype=[("minute", "S17"), ("rest", "S7")])
-    text["minute"] = np.char.add(np.datetime_as_string(span).astype("S16"), b":")[minute - first]
+    text["minute"] = minutes[which]
     text["rest"] = _rests()[rest]
     ends = np.arange(len(ts) + 1, dtype=np.int32) * text.itemsize
     return pa.StringArray.from_buffers(len(ts), pa.py_buffer(ends), pa.py_buffer(text))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,8 +84,8 @@ class Truth:
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         kinds = Counter[str]()
-        for name, count in self.dirty.items():
-            kinds[name.partition(":")[0]] += count
+        for name, number in self.dirty.items():
+            kinds[name.partition(":")[0]] += number
         clean = self.rows - self.dirty.total()
         return {
             "rows": self.rows, "bytes": self.bytes, "clean": clean,
@@ -134,12 +134,19 @@ class Log:
             truth.add(Truth(len(made), len(written), dirt))
         return truth
 
-    def batches(self) -> Iterator[Batch]:
-        """The clean sessions of all days as records of ``server.sessions``, keyed by server."""
-        encode = records()
-        for day in range(self.spec.days):
-            for made in self.tables(day):
-                yield encode(made)
+    def batches(self, *, since: int | None = None, endless: bool = False) -> Iterator[Batch]:
+        """The clean sessions as records of ``server.sessions``, keyed by server.
+
+        Those that start at ``since`` (epoch ms) or later; with ``endless`` days follow those of the log for ever.
+        """
+        encode, first = records(), self.spec.start if since is None else since
+        day = max(first - self.spec.start, 0) // DAY_MS
+        for number in count(day) if endless else range(day, self.spec.days):
+            for made in self.tables(number):
+                batch = encode(made)
+                rows = int(np.searchsorted(batch.ts, first))
+                if rows < len(batch):
+                    yield Batch(batch.keys[rows:], batch.values[rows:], batch.ts[rows:])
 
     @cached_property
     def slices(self) -> int:
@@ -173,6 +180,37 @@ class Log:
         for row in chosen.tolist():
             rows[row] = spoil(rows[row], dirt)
         return b"\n".join(rows), dirt.done
+
+
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """A live fleet whose sessions are those of a log that never ends; the same spec gives the same bytes.
+
+    ``start`` is epoch ms; ``rate`` the mean sessions per server and second over the first month.
+    """
+
+    servers: int
+    seed: int = 0
+    start: int = 0
+    rate: float = 1.0
+    timezone: str = "UTC"
+    country: str = "US"
+
+    @property
+    def now(self) -> int:
+        """Event time (epoch ms) at which it begins."""
+        return self.start
+
+    def build(self) -> "Varied":
+        """Itself: any moment can be asked for without those before it."""
+        return self
+
+    def batches(self, _: int = 0) -> Iterator[Batch]:
+        """Endless batches, a slice of a day each."""
+        midnight, month = self.start // DAY_MS * DAY_MS, 31
+        sessions = self.rate * self.servers * month * DAY_MS / 1000
+        spec = LogSpec(self.servers, month, sessions, 0.0, self.seed, midnight, self.timezone, self.country)
+        return spec.build().batches(since=self.start, endless=True)
 
 
 def _each(mean: Floats, demand: Demand, rate: float) -> Floats:

@@ -6,7 +6,8 @@
     ├── ConfigError           a setting or flag is wrong; trying again does not help
     ├── InputError            a file or recording cannot be read; trying again does not help
     ├── ModelError            a fleet or model cannot be used; trying again does not help
-    │   └── FleetFileError    the file is missing, torn, tampered with or of a newer format
+    │   ├── FleetFileError    the file is missing, torn, tampered with or of a newer format
+    │   └── ForecasterFileError   the same of a load forecaster's file
     └── UnavailableError      Kafka, Redis or a disk does not answer; trying again may help
 
 The message is one sentence that says what is wrong and names the fix.
@@ -35,6 +36,10 @@ class ModelError(TidewatchError):
 
 class FleetFileError(ModelError):
     """A fleet file is missing, torn, tampered with or of a newer format."""
+
+
+class ForecasterFileError(ModelError):
+    """A load forecaster's file is missing, torn, tampered with, of a newer format or something else."""
 
 
 class UnavailableError(TidewatchError):

@@ -112,14 +112,15 @@ class Fleet:
                 kin[group.metrics, group.lent].append(group)
         return cls(version, tuple(Group.union(alike) for alike in kin.values()), rule)
 
-    def only(self, devices: Collection[str]) -> "Fleet":
-        """The models that some devices have of their own; those without one are passed over."""
+    def only(self, devices: Collection[str], types: Collection[str] = ()) -> "Fleet":
+        """The models that some devices have of their own, and that some types lend; what has none is passed over."""
         chosen = []
         for group in self.groups:
-            rows = np.flatnonzero([device in devices for device in group.devices])
-            if len(rows) and not group.lent:
+            wanted = types if group.lent else devices
+            rows = np.flatnonzero([name in wanted for name in group.devices])
+            if len(rows):
                 chosen.append(group.take(rows))
-        return Fleet(self.version, tuple(chosen))
+        return Fleet(self.version, tuple(chosen), self.rule if any(group.lent for group in chosen) else "")
 
     @classmethod
     def empty(cls) -> "Fleet":

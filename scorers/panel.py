@@ -24,7 +24,7 @@ from scorers.fit import TrainSpec
 from scorers.lend import fit_type
 from scorers.source import TASK_ROWS, Period, chosen_of, devices, halves, opened, whole, windows
 from scorers.statistics import BLOCKS, Ints, Statistics
-from scorers.train import Outcome, Plan, Progress, Result, Training, within
+from scorers.train import Outcome, Plan, Progress, Result, Training, lost, within
 
 MOST = 100
 """Devices of a panel."""
@@ -147,9 +147,8 @@ def _spread(tables: Iterator[pa.Table], plan: Plan, fewest: int, workers: int) -
     """Outcomes of the types of every table; whatever happens stays with its type."""
     fit = partial(_fit, plan=plan, fewest=fewest)
     if workers > 1:
-        yield from Crew(workers, fit, partial(halves, column="type"), partial(_lost, plan=plan), plan.attempts).run(
-            tables
-        )
+        split, gone = partial(halves, column="type"), partial(lost, plan=plan, column="type")
+        yield from Crew(workers, fit, split, gone, plan.attempts).run(tables)
         return
     with threadpool_limits(1, user_api="blas"):
         yield from map(fit, tables)
@@ -182,10 +181,3 @@ def _healthy(device: str, rows: pa.Table, plan: Plan) -> tuple[Statistics, Ints]
     statistics, ends = windows(rows)
     kept = ~within(ends, plan.labels.get(device, ()))
     return statistics.take(kept), ends[kept]
-
-
-def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:
-    """The outcome of the one type of a table whose process ends each time."""
-    reason = f"its process ended {plan.attempts} times: it takes too long, or more memory than there is."
-    ((name, rows),) = devices(table, "type")
-    return [(Result(name, "failed", len(rows), reason, attempts=plan.attempts), None)]

@@ -6,7 +6,7 @@ kills the process it is trained in is left out: the others get their models.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -164,7 +164,7 @@ def outcomes(
         FleetFileError: the champion's file cannot be used.
     """
     if plan.champion is not None:
-        _fleet(plan.champion)
+        pack.known(plan.champion)
     with tables(source, period or Period(), done) as (total, found):
         for outcome in _spread(found, plan, workers):
             yield outcome, total
@@ -178,8 +178,7 @@ def fit_apart(table: pa.Table, plan: Plan) -> Iterator[Outcome]:
         plan: what is done with each device.
     """
     single_threaded()
-    lost = partial(_lost_of, plan=plan)
-    yield from apart(list(devices(table)), partial(_one, plan=plan), lost, plan.attempts)
+    yield from apart(list(devices(table)), partial(_one, plan=plan), partial(_lost, plan=plan), plan.attempts)
 
 
 def attempt(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -> Outcome:
@@ -210,7 +209,7 @@ def attempt(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -
 
 
 def _train(device: str, statistics: Statistics, window_end: Ints, plan: Plan) -> tuple[Result, DeviceModel]:
-    champion = None if plan.champion is None else _fleet(plan.champion)
+    champion = None if plan.champion is None else pack.known(plan.champion)
     fault = within(window_end, plan.labels.get(device, ()))
     healthy, ends = statistics.take(~fault), window_end[~fault]
     faulty = statistics.take(fault) if fault.any() else None
@@ -253,18 +252,13 @@ def within(moments: Ints, spans: Spans) -> Flags:
     return inside
 
 
-@lru_cache(maxsize=1)
-def _fleet(path: Path) -> Fleet:
-    return pack.load(path)
-
-
 def _spread(found: Iterator[pa.Table], plan: Plan, workers: int) -> Iterator[list[Outcome]]:
     """Outcomes of every table, in order; only a few tables are in memory at a time."""
     if workers == 1:
         with threadpool_limits(1, user_api="blas"):
             yield from (_fit(table, plan) for table in found)
         return
-    yield from Crew(workers, partial(_fit, plan=plan), halves, partial(_lost, plan=plan), plan.attempts).run(found)
+    yield from Crew(workers, partial(_fit, plan=plan), halves, partial(lost, plan=plan), plan.attempts).run(found)
 
 
 def _fit(table: pa.Table, plan: Plan) -> list[Outcome]:
@@ -278,14 +272,13 @@ def _one(found: tuple[str, pa.Table], plan: Plan) -> Outcome:
         return attempt(device, *windows(rows), plan)
 
 
-def _lost(table: pa.Table, plan: Plan) -> list[Outcome]:
-    """The outcome of the one device of a table whose process ends each time."""
+def lost(table: pa.Table, plan: Plan, column: str = "device_id") -> list[Outcome]:
+    """The outcome of the one device (or what else is in ``column``) of a table whose process ends each time."""
+    return [_lost(found, plan) for found in devices(table, column)]
+
+
+def _lost(found: tuple[str, pa.Table], plan: Plan) -> Outcome:
+    name, rows = found
     limit = f"it takes longer than {plan.timeout_s:g} s, or " if plan.timeout_s else ""
     reason = f"its process ended at each of {plan.attempts} attempts: {limit}it needs more memory than there is."
-    ((device, rows),) = devices(table)
-    return [(Result(device, "failed", len(rows), reason, attempts=plan.attempts), None)]
-
-
-def _lost_of(found: tuple[str, pa.Table], plan: Plan) -> Outcome:
-    (outcome,) = _lost(found[1], plan)
-    return outcome
+    return Result(name, "failed", len(rows), reason, attempts=plan.attempts), None

@@ -69,6 +69,11 @@ class Origin(msgspec.Struct, frozen=True):
             and all(_agree(topic_id, other.topics[name]) for name, topic_id in self.topics.items())
         )
 
+    def extends(self, older: "Origin") -> bool:
+        """Whether it can be the same with more topics: those that are read since a later version."""
+        known = {name: topic_id for name, topic_id in self.topics.items() if name in older.topics}
+        return len(known) < len(self.topics) and Origin(self.cluster, known, self.format).matches(older)
+
     def __str__(self) -> str:
         topics = ", ".join(f"{name} ({topic_id or 'no id'})" for name, topic_id in sorted(self.topics.items()))
         return f"{topics} of cluster {self.cluster}, format {self.format}"

@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from sinks.base import Batch
-from stream.contracts import Alert, MetricStatistics, Score
+from stream.contracts import Alert, Forecast, ForecastHour, MetricStatistics, Score
 
 log = logging.getLogger(__name__)
 
-Record = TypeVar("Record", Score, Alert)
+Record = TypeVar("Record", Score, Alert, Forecast)
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[int, Meta(ge=-2_208_988_800_000, lt=7_258_118_400_000)]
 """Epoch ms of the years 1900 to 2199: a hopping window of the first readings may begin before 1970."""
@@ -42,8 +42,18 @@ class _Alert(Alert, frozen=True, gc=False):
     at: Time
 
 
+class _ForecastHour(ForecastHour, frozen=True, gc=False):
+    hour: Time
+
+
+class _Forecast(Forecast, frozen=True, gc=False):
+    issued: Time
+    hours: list[_ForecastHour]  # type: ignore[assignment]  # as above
+
+
 SCORES: msgspec.json.Decoder[Score] = msgspec.json.Decoder(_Score)
 ALERTS: msgspec.json.Decoder[Alert] = msgspec.json.Decoder(_Alert)
+FORECASTS: msgspec.json.Decoder[Forecast] = msgspec.json.Decoder(_Forecast)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,10 @@ class Ledger:
             )
         for folder in (*(self.folder / name for name in tables), self._staged, self._committed):
             self._disk.make(folder)
+        self._sign(origin)
+
+    def _sign(self, origin: Origin) -> None:
+        """Say that the folder is for this origin."""
         draft = self._staged / "origin"
         self._disk.write(draft, lambda file: file.write(msgspec.json.encode(origin)))
         self._disk.move(draft, self._origin)
@@ -117,7 +121,9 @@ class Ledger:
             raise ConfigError(
                 f"{self._origin} cannot be read ({error}); set parquet.folder to an empty one."
             ) from error
-        if not held.matches(origin):
+        if origin.extends(held):
+            self._sign(origin)
+        elif not held.matches(origin):
             raise ConfigError(
                 f"{self.folder} holds {held}, not {origin}; set parquet.folder to an empty one, or move this one away."
             )

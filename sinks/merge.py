@@ -18,12 +18,18 @@ from sinks.folder import unreadable
 from sinks.table import SCHEMAS
 
 PLACE = ("kafka_partition", "kafka_offset")
-IDENTITY = {"predictions": PLACE, "statistics": (*PLACE, "metric"), "rejects": ("kafka_topic", *PLACE)}
+IDENTITY = {
+    "predictions": PLACE,
+    "statistics": (*PLACE, "metric"),
+    "rejects": ("kafka_topic", *PLACE),
+    "forecasts": (*PLACE, "hour"),
+}
 """What tells two rows of a table apart, wherever they are."""
 ORDER = {
     "predictions": ("device_id", "window_start", *PLACE),
     "statistics": ("device_id", "window_start", *PLACE, "metric"),
     "rejects": ("kafka_topic", *PLACE),
+    "forecasts": ("server", "issued", "hour", *PLACE),
 }
 BATCH_ROWS = 10_000
 GROUP_BYTES = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""Scores to Parquet: the sink that keeps every window, in files that never change."""
+"""Scores and forecasts to Parquet: the sink that keeps each, in files that never change."""
 
 import logging
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from scorers.errors import ConfigError, UnavailableError
 from sinks.base import Batch, Origin, Positions, Source, Tally
-from sinks.decode import SCORES, decode
+from sinks.decode import FORECASTS, SCORES, decode
 from sinks.disk import Disk
 from sinks.folder import Stray, strays
 from sinks.ledger import Content, Ledger
 from sinks.names import Range
-from sinks.table import SCHEMAS, Tables, by_date, concat, tables
+from sinks.table import DATED, SCHEMAS, Tables, by_date, concat, forecasts, tables
 from stream.contracts import Topics
 
 log = logging.getLogger(__name__)
@@ -69,16 +69,16 @@ class _Pending:
 
 
 class ParquetSink:
-    """Writes ``predictions/``, ``statistics/`` and ``rejects/`` under one folder.
+    """Writes ``predictions/``, ``statistics/``, ``forecasts/`` and ``rejects/`` under one folder.
 
-    The first two are Hive-partitioned by the UTC date of ``window_start``. A file once visible is whole
-    and stays as it is; names that begin with ``_`` are not for readers.
+    All but the last are Hive-partitioned by the UTC date of ``window_start``, or ``issued``. A file once visible is
+    whole and stays as it is; names that begin with ``_`` are not for readers.
     """
 
     def __init__(self, spec: ParquetSpec, topics: Topics, *, disk: Disk = DISK) -> None:
         self.tally = Tally()
         self._spec = spec
-        self._topic = topics.scores
+        self._scores, self._forecasts = topics.scores, topics.forecasts
         self._ledger = Ledger(spec.folder, disk)
         self._positions = Positions()
         self._pending: dict[Source, _Pending] = {}
@@ -87,8 +87,8 @@ class ParquetSink:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topic of scores."""
-        return (self._topic,)
+        """The topics of scores and of forecasts."""
+        return (self._scores, self._forecasts)
 
     def bind(self, origin: Origin) -> None:
         """Make the folder, or check that it is the one for ``origin``; see ``Sink``."""
@@ -108,7 +108,10 @@ class ParquetSink:
         fresh = self._positions.fresh(batch)
         if not fresh:
             return
-        rows = tables(fresh.source, decode(fresh, SCORES))
+        if fresh.source.topic == self._forecasts:
+            rows = forecasts(fresh.source, decode(fresh, FORECASTS))
+        else:
+            rows = tables(fresh.source, decode(fresh, SCORES))
         pending = self._pending.setdefault(fresh.source, _Pending(fresh.offsets[0], 0))
         pending.last = fresh.offsets[-1]
         pending.parts.append(rows)
@@ -160,15 +163,15 @@ class ParquetSink:
         self._ledger.commit(span, self._files(rows))
         self.tally.add(pending.records, len(rows.rejects))
         self._forget(source)
-        log.info("%s: %d windows in %s", source, len(rows.predictions), span)
+        log.info("%s: %d records in %s", source, pending.records, span)
         return span.last + 1
 
     def _files(self, rows: Tables) -> dict[str, Content]:
         """What to write, by the folder it goes to."""
         files = {
             f"{name}/date={date}": self._content(part)
-            for name, table in (("predictions", rows.predictions), ("statistics", rows.statistics))
-            for date, part in by_date(table)
+            for name, column in DATED.items()
+            for date, part in by_date(getattr(rows, name), column)
         }
         return files | ({"rejects": self._content(rows.rejects)} if len(rows.rejects) else {})
 

@@ -17,7 +17,7 @@ from sinks.table import SCHEMAS
 log = logging.getLogger(__name__)
 
 DATE = pa.schema([("date", pa.date32())])
-"""The folder that a row is in: the UTC date of ``window_start``."""
+"""The folder that a row is in: the UTC date of what ``table.DATED`` names."""
 FORMAT = ds.ParquetFileFormat()
 
 
@@ -29,7 +29,7 @@ def dataset(folder: Path, table: str) -> ds.Dataset:
 
     Args:
         folder: what the Parquet sink was given.
-        table: ``predictions``, ``statistics`` or ``rejects``.
+        table: one of ``table.SCHEMAS``.
 
     Returns:
         a dataset with the schema of ``table.SCHEMAS``, and ``date`` (date32) where files lie by date.

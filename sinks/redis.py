@@ -1,9 +1,11 @@
-"""Scores and alerts to Redis: the sink for whoever wants to know how things are now.
+"""Scores, alerts and forecasts to Redis: the sink for whoever wants to know how things are now.
 
 ====================================  ======================================================================
 ``<prefix>:device:<id>``              hash: newest window and verdict (``summary.latest``); expires
 ``<prefix>:stats:<id>``               hash: metric to JSON of its newest window, and rolling (``summary.Metric``)
 ``<prefix>:history:<id>``             stream: the last windows (``summary.history``), exactly ``history`` of them
+``<prefix>:forecast:<server>``        hash: newest forecast (``summary.forecast``); expires
+``<prefix>:servers``                  sorted set: server by the epoch second its last forecast came
 ``<prefix>:oddest``                   sorted set: device by severity of its newest window; scored devices only
 ``<prefix>:devices``                  sorted set: device by the epoch second it was last heard of
 ``<prefix>:alerts:open``              hash: alert id to its JSON
@@ -32,8 +34,8 @@ from redis.retry import Retry
 from scorers.errors import ConfigError, UnavailableError
 from sinks import summary
 from sinks.base import Batch, Origin, OvertakenError, Positions, Source, Tally
-from sinks.decode import ALERTS, SCORES, decode
-from stream.contracts import Alert, Score, Topics
+from sinks.decode import ALERTS, FORECASTS, SCORES, decode
+from stream.contracts import Alert, Forecast, Score, Topics
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class RedisSink:
     def __init__(self, spec: RedisSpec, topics: Topics, *, client: "redis.Redis | None" = None) -> None:
         self.tally = Tally()
         self._spec = spec
-        self._scores, self._alerts = topics.scores, topics.alerts
+        self._scores, self._alerts, self._forecasts = topics.scores, topics.alerts, topics.forecasts
         self._client: Any = client or spec.connect()  # Any: redis types every answer as maybe awaitable
         self._keep = 0.5 ** (1 / spec.half_life)
         self._positions = Positions()
@@ -102,8 +104,8 @@ class RedisSink:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics of scores and of alerts."""
-        return (self._scores, self._alerts)
+        """The topics of scores, of alerts and of forecasts."""
+        return (self._scores, self._alerts, self._forecasts)
 
     def bind(self, origin: Origin) -> None:
         """Claim the prefix for ``origin``, or check that it is claimed for it; see ``Sink``."""
@@ -159,7 +161,9 @@ class RedisSink:
         key = self._key("origin")
         self._client.set(key, msgspec.json.encode(self._origin), nx=True)
         held = msgspec.json.decode(self._client.get(key), type=Origin)
-        if not held.matches(self._origin):
+        if self._origin.extends(held):
+            self._client.set(key, msgspec.json.encode(self._origin))
+        elif not held.matches(self._origin):
             raise ConfigError(
                 f"Redis holds {held} under {self._spec.prefix!r}, not {self._origin}; "
                 "set another redis_sink.prefix or an empty database."
@@ -186,6 +190,10 @@ class RedisSink:
             alerts = decode(batch, ALERTS)
             self._stage_alerts(pipe, alerts.records)
             return len(alerts.rejects)
+        if batch.source.topic == self._forecasts:
+            forecasts = decode(batch, FORECASTS)
+            self._stage_forecasts(pipe, forecasts.records, now)
+            return len(forecasts.rejects)
         scores = decode(batch, SCORES)
         self._stage_scores(pipe, scores.records, now)
         return len(scores.rejects)
@@ -212,6 +220,24 @@ class RedisSink:
             self._stage_history(pipe, self._key("history", device), seen)
         self._stage_ranking(pipe, [seen[-1] for seen in windows.values()])
         pipe.zadd(self._key("devices"), dict.fromkeys(windows, now))
+
+    def _stage_forecasts(self, pipe: Any, forecasts: Sequence[Forecast], now: float) -> None:
+        """Newest first come, newest stay: one that was issued before what is held changes nothing."""
+        newest: dict[str, Forecast] = {}
+        for told in forecasts:
+            if told.server not in newest or told.issued >= newest[told.server].issued:
+                newest[told.server] = told
+        if not newest:
+            return
+        with self._client.pipeline(transaction=False) as reader:
+            for server in newest:
+                reader.hget(self._key("forecast", server), "issued")
+            held = reader.execute()
+        for (server, told), issued in zip(newest.items(), held, strict=True):
+            if issued is None or int(issued) <= told.issued:
+                pipe.hset(self._key("forecast", server), mapping=summary.forecast(told))
+            pipe.expire(self._key("forecast", server), self._spec.expire_s)
+        pipe.zadd(self._key("servers"), dict.fromkeys(newest, now))
 
     def _statistics(self, devices: Sequence[str]) -> list[dict[bytes, bytes]]:
         """What Redis holds of each device's statistics."""
@@ -248,7 +274,8 @@ class RedisSink:
             pipe.zrem(self._key("oddest"), *unranked)
 
     def _prune(self, now: float) -> None:
-        """Take devices out of the sets whose keys have expired."""
+        """Take devices and servers out of the sets whose keys have expired."""
+        self._client.zremrangebyscore(self._key("servers"), "-inf", now - self._spec.expire_s)
         gone = self._client.zrangebyscore(self._key("devices"), "-inf", now - self._spec.expire_s)
         if gone:
             with self._client.pipeline(transaction=True) as pipe:

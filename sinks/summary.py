@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 
 import msgspec
 
-from stream.contracts import MetricStatistics, Score
+from stream.contracts import Forecast, MetricStatistics, Score
 
 Fields = dict[str, str | bytes | int | float]
 
@@ -88,3 +88,9 @@ def history(score: Score) -> Fields:
     if score.score is not None and score.severity is not None:
         fields |= {"score": score.score, "severity": score.severity, "anomaly": int(score.anomaly)}
     return fields
+
+
+def forecast(told: Forecast) -> Fields:
+    """A server's newest forecast: ``issued``, ``basis``, ``model_version``, and ``hours`` as JSON, as in the record."""
+    hours = msgspec.json.encode(told.hours)
+    return {"issued": told.issued, "basis": told.basis, "model_version": told.model_version, "hours": hours}

@@ -1,7 +1,7 @@
-"""Decoded scores to Arrow tables: the pure half of the Parquet sink."""
+"""Decoded scores and forecasts to Arrow tables: the pure half of the Parquet sink."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sinks.base import Source
 from sinks.decode import Decoded, Reject
-from stream.contracts import Contributor, Score
+from stream.contracts import Contributor, Forecast, Score
 
 DAY_MS = 86_400_000
 TIME = pa.timestamp("ms", tz="UTC")
@@ -62,8 +62,26 @@ STATISTICS = pa.schema(
 REJECTS = pa.schema([("kafka_topic", pa.string()), *PLACE, ("value", pa.binary()), ("reason", pa.string())])
 """One row per record that is no score; ``value`` holds its original bytes."""
 
-SCHEMAS = {"predictions": PREDICTIONS, "statistics": STATISTICS, "rejects": REJECTS}
+CLASSES = ("low", "medium", "high")
+FORECASTS = pa.schema(
+    [
+        ("server", pa.string()),
+        ("issued", TIME),
+        ("hour", TIME),
+        ("load", pa.string()),
+        *((name, pa.float64()) for name in CLASSES),
+        ("basis", pa.string()),
+        ("model_version", pa.string()),
+        *PLACE,
+    ]
+)
+"""One row per server, hour at whose start it was issued, and hour ahead; the probability of each class has its name."""
+
+SCHEMAS = {"predictions": PREDICTIONS, "statistics": STATISTICS, "rejects": REJECTS, "forecasts": FORECASTS}
 """Every table the Parquet sink writes, by the name of its folder."""
+
+DATED = {"predictions": "window_start", "statistics": "window_start", "forecasts": "issued"}
+"""The column whose UTC date says which folder a row is in."""
 
 Columns = dict[str, pa.Array]
 
@@ -75,16 +93,17 @@ class Tables:
     predictions: pa.Table
     statistics: pa.Table
     rejects: pa.Table
+    forecasts: pa.Table = field(default_factory=FORECASTS.empty_table)
 
     @property
     def rows(self) -> int:
-        """Rows of all three."""
-        return len(self.predictions) + len(self.statistics) + len(self.rejects)
+        """Rows of all of them."""
+        return sum(len(getattr(self, name)) for name in SCHEMAS)
 
     @property
     def nbytes(self) -> int:
-        """Memory of all three."""
-        return int(self.predictions.nbytes + self.statistics.nbytes + self.rejects.nbytes)
+        """Memory of all of them."""
+        return sum(int(getattr(self, name).nbytes) for name in SCHEMAS)
 
 
 def tables(source: Source, decoded: Decoded[Score]) -> Tables:
@@ -99,14 +118,34 @@ def tables(source: Source, decoded: Decoded[Score]) -> Tables:
     )
 
 
+def forecasts(source: Source, decoded: Decoded[Forecast]) -> Tables:
+    """The rows of one decoded batch of forecasts, in order of offset and hour."""
+    told = decoded.records
+    rows = np.repeat(np.arange(len(told)), np.fromiter((len(one.hours) for one in told), np.int64, len(told)))
+    ahead = [hour for one in told for hour in one.hours]
+    whole = {name: _column(told, FORECASTS.field(name)) for name in ("server", "issued", "basis", "model_version")}
+    columns = {name: column.take(pa.array(rows)) for name, column in whole.items()}
+    columns |= {name: _column(ahead, FORECASTS.field(name)) for name in ("hour", "load")}
+    likely = np.array([hour.probabilities for hour in ahead], np.float64).reshape(-1, len(CLASSES))
+    columns |= {name: pa.array(likely[:, at]) for at, name in enumerate(CLASSES)}
+    columns["kafka_partition"] = pa.array(np.full(len(rows), source.partition, np.int32))
+    columns["kafka_offset"] = pa.array(np.array(decoded.offsets, np.int64)[rows])
+    return Tables(
+        PREDICTIONS.empty_table(),
+        STATISTICS.empty_table(),
+        pa.table(_reject_columns(source, decoded.rejects), schema=REJECTS),
+        pa.table(columns, schema=FORECASTS),
+    )
+
+
 def concat(parts: Sequence[Tables]) -> Tables:
     """One set of tables out of many, rows in the same order; nothing is copied."""
     return Tables(*(pa.concat_tables([getattr(part, name) for part in parts]) for name in SCHEMAS))
 
 
-def by_date(table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
-    """The table cut by the UTC date of ``window_start``: ISO date and rows, dates ascending."""
-    days = table["window_start"].cast(pa.int64()).to_numpy() // DAY_MS
+def by_date(table: pa.Table, by: str = "window_start") -> Iterable[tuple[str, pa.Table]]:
+    """The table cut by the UTC date of a column: ISO date and rows, dates ascending."""
+    days = table[by].cast(pa.int64()).to_numpy() // DAY_MS
     for day in np.unique(days):
         yield str(np.datetime64(int(day), "D")), table.filter(pa.array(days == day))
 

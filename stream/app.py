@@ -11,20 +11,22 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NamedTuple, NoReturn
 
 import faust
 import msgspec
 from faust.types import TP
 
-from scorers.errors import ConfigError, FleetFileError
+from scorers.errors import ConfigError, ModelError
 from scorers.fleet import Fleet
 from scorers.pack import fingerprint, load
 from stream.contracts import Topics
+from stream.core import Cores, Model
 from stream.kafka import Broker
 from stream.owners import Owners, WorkerSpec
-from stream.partition import Source
+from stream.partition import Partition, Source, StreamSpec
 from stream.readings import READINGS
 from stream.sessions import SESSIONS
 from stream.transport import Consumer, Fetch
@@ -49,10 +51,20 @@ def sources(topics: Topics) -> tuple[Source, ...]:
     )
 
 
+def scoring(topics: Topics, spec: StreamSpec) -> Cores[Fleet]:
+    """Cores that window and score both inputs."""
+    born = {source.topic: partial(_partition, source, spec, topics) for source in sources(topics)}
+    return Cores(born, topics.state, Fleet.empty())
+
+
+def _partition(source: Source, spec: StreamSpec, topics: Topics, number: int) -> Partition:
+    return Partition(source, number, spec, topics)
+
+
 class App(faust.App):
     """A Faust app whose batched partitions are answered for by ``owners``."""
 
-    owners: Owners
+    owners: Owners[Any]
 
     async def on_stop(self) -> None:
         """Let go of the partitions first: Faust's own farewells may wait for a broker that is away."""
@@ -68,7 +80,7 @@ def exit_in(seconds: float, code: Callable[[], int]) -> None:
     timer.start()
 
 
-def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) -> App:
+def build(broker: Broker, owners: Owners[Any], worker: WorkerSpec) -> App:
     """The app: an agent for each input topic, a tick, and owners that let go in time."""
     app = App(
         worker.app,
@@ -90,7 +102,7 @@ def build(broker: Broker, owners: Owners, topics: Topics, worker: WorkerSpec) ->
         autodiscover=False,
     )
     app.owners = owners
-    for topic in (topics.readings, topics.sessions):
+    for topic in owners.inputs:
         app.agent(app.topic(topic, value_serializer="raw"), name=f"feed-{topic}")(_feeder(app))
     app.timer(_TICK_S)(_ticker(app))
     app.on_partitions_revoked.connect(_revoker(app), weak=False)
@@ -148,34 +160,51 @@ def _revoker(app: App) -> Callable[..., Any]:
     return revoked
 
 
-def follow_fleet(app: App, path: Path) -> None:
-    """Score by the fleet at ``path``, and by its successors as they appear; a bad file keeps the old one.
+class Followed(NamedTuple, Generic[Model]):
+    """What a worker judges by, as a file."""
 
-    The first one is in force before any partition is: what is read again after a restart is scored as it was.
+    load: Callable[[Path], Model]
+    """Raises ModelError where the file cannot be used."""
+    told: Callable[[Model], str]
+    """Says which one is in force."""
+    absent: str
+    """What is so while there is no file at ``%s``."""
+
+
+def follow_fleet(app: App, path: Path) -> None:
+    """Score by the fleet at ``path``; see ``follow``."""
+    absent = "there is no fleet at %s; devices are learning until `tidewatch train` makes one"
+    follow(app, path, Followed(_ready, lambda fleet: f"fleet {fleet.version} with {len(fleet)} devices", absent))
+
+
+def follow(app: App, path: Path, followed: Followed[Any]) -> None:
+    """Judge by the file at ``path``, and by its successors as they appear; a bad file keeps the old one.
+
+    The first one is in force before any partition is: what is read again after a restart is judged as it was.
 
     Raises:
-        FleetFileError: the first file is there and cannot be used.
+        ModelError: the first file is there and cannot be used.
     """
     seen = _mark(path)
     if seen is None:
-        log.warning("there is no fleet at %s; devices are learning until `tidewatch train` makes one", path)
+        log.warning(followed.absent, path)
     else:
-        app.owners.fleet = _ready(path)
+        app.owners.model = followed.load(path)
 
     @app.timer(_FLEET_S, on_leader=False)  # type: ignore[untyped-decorator]  # Faust's decorators are untyped
-    async def follow() -> None:
+    async def look() -> None:
         nonlocal seen
         loop = asyncio.get_running_loop()
         before, seen = seen, await loop.run_in_executor(None, _mark, path)
         if seen is None or seen == before:
             return
         try:
-            fleet = await loop.run_in_executor(None, _ready, path)
-        except FleetFileError as error:
-            log.error("the fleet in force stays: %s", error)  # noqa: TRY400 - the sentence says it all
+            model = await loop.run_in_executor(None, followed.load, path)
+        except ModelError as error:
+            log.error("%s stays in force: %s", followed.told(app.owners.model), error)  # noqa: TRY400 - the sentence says it all
             return
-        await app.owners.use(fleet)
-        log.info("fleet %s with %d devices is in force", fleet.version, len(fleet))
+        await app.owners.use(model)
+        log.info("%s is in force", followed.told(model))
 
 
 def _ready(path: Path) -> Fleet:
@@ -207,7 +236,7 @@ def _reporter(app: App, path: Path) -> Callable[..., None]:
     return last
 
 
-def _report(owners: Owners, path: Path) -> None:
+def _report(owners: Owners[Any], path: Path) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(dict(owners.counts())))
     fresh.replace(path)

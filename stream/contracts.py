@@ -20,6 +20,8 @@ class Topics:
     rejects: str = "rejects"
     state: str = "device.state"
     truth: str = "fault.truth"
+    forecasts: str = "server.forecasts"
+    load: str = "load.state"
 
     @classmethod
     def prefixed(cls, prefix: str) -> "Topics":
@@ -169,6 +171,32 @@ class Alert(msgspec.Struct, frozen=True, gc=False):
     """Which metric shows it most."""
     accepted: Accepted | None = None
     """Why it is resolved, where an operator has accepted what it told of."""
+
+
+LoadClass = Literal["low", "medium", "high"]
+Basis = Literal["own", "fleet"]
+
+
+class ForecastHour(msgspec.Struct, frozen=True, gc=False):
+    """One hour ahead: when it begins (epoch ms), its likeliest load, and how likely low, medium and high are."""
+
+    hour: int
+    load: LoadClass
+    probabilities: tuple[float, float, float]
+
+
+class Forecast(msgspec.Struct, frozen=True, gc=False):
+    """A server's next 48 hours; the record of ``server.forecasts``, key = server.
+
+    ``issued`` is the end of the last hour that is known, and the first hour forecast. ``basis`` says whether all hours
+    rest on what the server itself did, or any of them on the fleet's average, as where it is new.
+    """
+
+    server: str
+    issued: int
+    basis: Basis
+    model_version: str
+    hours: list[ForecastHour]
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from scorers.compiled import compiled
 from scorers.statistics import Ints
-from stream.contracts import Alert, Reason, Receipt
+from stream.contracts import Alert, Forecast, Reason, Receipt
 from stream.message import Bulk, Bytes, Message, header, opening, put, put_size, written
 from stream.records import Records
 from stream.rejects import WHOLE, Rejects
@@ -66,6 +66,13 @@ def alert_message(topic: str, alert: Alert) -> Message:
     """The record of ``device.alerts`` for one change of state."""
     head = _event("io.tidewatch.alert.v1", alert.source, f"{alert.alert_id}/{alert.state}", alert.at)
     return Message(topic, alert.device_id.encode(), _encoder.encode(alert), head)
+
+
+def forecast_message(topic: str, source: str, forecast: Forecast) -> Message:
+    """The record of ``server.forecasts``; ``source`` is the topic of the sessions it rests on."""
+    identity = f"{source}/{forecast.server}/{forecast.issued}"
+    head = _event("io.tidewatch.forecast.v1", source, identity, forecast.issued)
+    return Message(topic, forecast.server.encode(), _encoder.encode(forecast), head)
 
 
 def reject_messages(topic: str, records: Records, rejects: Rejects) -> Bulk:

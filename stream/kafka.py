@@ -78,7 +78,7 @@ def consumer(broker: Broker, group: str, **overrides: Setting) -> Consumer:
 def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list[NewTopic]:
     """Every topic with its partitions, retention and size limit.
 
-    ``device.state`` is compacted and has as many partitions as the inputs: partition *p* of it
+    ``device.state`` and ``load.state`` are compacted and have as many partitions as the inputs: partition *p* of them
     holds what partition *p* of the inputs needs to resume.
     """
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
@@ -86,7 +86,11 @@ def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list
     # only closed segments are compacted: small ones keep a take-over as short as the state is small
     segment = {"segment.bytes": str(16 * 1024 * 1024), "segment.ms": str(10 * 60_000)}
     compact = size | segment | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
-    special = {topics.state: compact, topics.rejects: keep | {"max.message.bytes": str(MAX_REJECT_BYTES)}}
+    special = {
+        topics.state: compact,
+        topics.load: compact,
+        topics.rejects: keep | {"max.message.bytes": str(MAX_REJECT_BYTES)},
+    }
     return [NewTopic(name, partitions, replication, config=special.get(name, keep)) for name in topics.names()]
 
 

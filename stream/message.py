@@ -104,6 +104,14 @@ class Bulk:
 Output = Message | Bulk
 
 
+def tombstones(topic: str, keys: Sequence[bytes], partition: int) -> Bulk:
+    """Messages without a value: a compacted topic forgets these keys."""
+    count, same = len(keys), np.zeros(len(keys), np.int64)
+    nothing = Texts(b"\0", same, same)
+    nulls = Texts(b"\0", same, np.full(count, -1))
+    return Bulk([topic], same, Texts.of(keys), nulls, nothing, [b""], same, np.full(count, partition), same)
+
+
 def singly(outputs: Iterable[Output]) -> Iterator[Message]:
     """Message by message."""
     for output in outputs:

@@ -9,21 +9,19 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, Generic
 
 from faust.types import TP
 
-from scorers.fleet import Fleet
-from stream.contracts import Topics
+from stream.core import Core, Cores, Model
 from stream.kafka import Broker
 from stream.message import Output, size
 from stream.outbox import BrokenError, Delivery, FencedError, Outbox, StoppedError, outboxes, remembered
-from stream.partition import Partition, Source, StreamSpec
 from stream.records import Records
-from stream.state import recall
 from stream.transport import Fetch
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ class WorkerSpec:
 class Owner:
     """One owned partition: its core, its producer, what is to go out."""
 
-    core: Partition
+    core: Core[Any]
     outbox: Outbox
     floor: int | None = None
     pending: list[Output] = field(default_factory=list)
@@ -95,7 +93,7 @@ class Owner:
     @property
     def identity(self) -> TP:
         """The partition."""
-        return TP(self.core.source.topic, self.core.number)
+        return TP(self.core.topic, self.core.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +115,13 @@ class Takeover:
         )
 
 
-class Owners:
+class Owners(Generic[Model]):
     """Every partition this worker owns."""
 
-    def __init__(
-        self, broker: Broker, topics: Topics, sources: Iterable[Source], spec: StreamSpec, worker: WorkerSpec
-    ) -> None:
-        self.fleet = Fleet.empty()
+    def __init__(self, broker: Broker, cores: Cores[Model], worker: WorkerSpec) -> None:
+        self.model = cores.model
         self._broker = broker
-        self._topics = topics
-        self._sources: Mapping[str, Source] = {source.topic: source for source in sources}
-        self._spec = spec
+        self._cores = cores
         self._worker = worker
         self._owned: dict[TP, Owner] = {}
         self._life = 0
@@ -151,9 +145,14 @@ class Owners:
 
     # --- what the transport asks ---------------------------------------------------------------
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The topics that are read."""
+        return tuple(self._cores.born)
+
     def batched(self, topic: str) -> bool:
         """Whether the topic is one of ours."""
-        return topic in self._sources
+        return topic in self._cores.born
 
     def floor(self, tp: TP) -> int | None:
         """The first offset a new owner would need, once known."""
@@ -217,10 +216,10 @@ class Owners:
 
     async def _take(self, tp: TP, life: int) -> Owner:
         identity = f"{self._worker.app}-{tp.topic}-{tp.partition}"
-        core = Partition(self._sources[tp.topic], tp.partition, self._spec, self._topics)
+        core = self._cores.born[tp.topic](tp.partition)
         loop = asyncio.get_running_loop()
         outbox, floor = await loop.run_in_executor(self._pool, self._open, identity, core, self._taking)
-        core.use(self.fleet)
+        core.use(self.model)
         owner = Owner(core, outbox, floor, heard=time.monotonic(), told=core.next_offset)
         if life == self._life:
             self._owned[tp] = owner
@@ -228,12 +227,11 @@ class Owners:
             outbox.close()
         return owner
 
-    def _open(self, identity: str, core: Partition, stop: threading.Event) -> tuple[Outbox, int | None]:
+    def _open(self, identity: str, core: Core[Model], stop: threading.Event) -> tuple[Outbox, int | None]:
         outbox = self._outbox(identity)
         try:
             outbox.open(stop)
-            records = remembered(self._broker, self._topics.state, core.number, stop)
-            return outbox, core.restore(recall(core.scope, core.number, records.items()))
+            return outbox, core.recall(remembered(self._broker, self._cores.state, core.number, stop))
         except StoppedError:
             outbox.close()
             raise
@@ -311,11 +309,11 @@ class Owners:
                 owner.collect(owner.core.hush(int(silent * 1000)), now)
             self._end_epoch(owner, now)
 
-    async def use(self, fleet: Fleet) -> None:
-        """Score by ``fleet`` from the next windows on; partition by partition, between which others have their turn."""
-        self.fleet = fleet
+    async def use(self, model: Model) -> None:
+        """Judge by ``model`` from the next windows on; partition by partition, between which others have their turn."""
+        self.model = model
         for owner in list(self._owned.values()):
-            owner.core.use(fleet)
+            owner.core.use(model)
             await asyncio.sleep(0)
 
     def counts(self) -> Counter[str]:
@@ -323,7 +321,7 @@ class Owners:
         total = Counter(self._past)
         for owner in self._owned.values():
             total.update(owner.core.counts)
-        total["models"] = len(self.fleet)
+        total["models"] = len(self.model)
         return total
 
     async def close(self) -> None:

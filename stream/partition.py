@@ -5,7 +5,7 @@ that back. Readings, their order and the checkpoints alone decide what comes out
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from stream.names import Names
 from stream.outcome import Outcomes
 from stream.records import Records, join, marks
 from stream.rejects import WHOLE, Rejects, chained
-from stream.state import DeviceState, Memory, PartitionState, device_key, encode, partition_key
+from stream.state import DeviceState, Memory, PartitionState, device_key, encode, partition_key, recall
 from stream.texts import Texts
 from stream.window import WindowSpec
 
@@ -97,6 +97,11 @@ class Partition:
         self._steady = self._lifted = NEVER
         """The highest stamp that counted in its place in the log, and of those that counted after their place."""
         self._then: PartitionState | None = None
+
+    @property
+    def topic(self) -> str:
+        """The input."""
+        return self.source.topic
 
     @property
     def reliving(self) -> bool:
@@ -332,6 +337,10 @@ class Partition:
         keys = [device_key(self.scope, name) for name in self._names.pick(devices)]
         about = zip(keys, states, strict=True)
         return [Message(self._topics.state, key, state, partition=self.number) for key, state in about]
+
+    def recall(self, records: Mapping[bytes, bytes]) -> int | None:
+        """Restore what the state topic holds, by key."""
+        return self.restore(recall(self.scope, self.number, records.items()))
 
     def restore(self, memory: Memory) -> int | None:
         """Become what the last checkpoint was, once the log has been fed again from the offset returned.

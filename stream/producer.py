@@ -249,9 +249,11 @@ def _enqueue(client: int, columns: _Columns, tag: int, begin: int) -> tuple[int,
     for row in range(begin, len(topic)):
         parts[0, :2] = _TOPIC, topics[0].ctypes.data + topics[1][topic[row]]
         parts[1, :2] = _PARTITION, partition[row]
-        parts[2, :3] = _VALUE, values[0].ctypes.data + values[1][row], values[2][row]
-        null = keys[2][row] < 0
-        parts[3, :3] = _KEY, 0 if null else keys[0].ctypes.data + keys[1][row], 0 if null else keys[2][row]
+        for place, kind, texts in ((2, _VALUE, values), (3, _KEY, keys)):
+            null = texts[2][row] < 0
+            parts[place, 0] = kind
+            parts[place, 1] = 0 if null else texts[0].ctypes.data + texts[1][row]
+            parts[place, 2] = 0 if null else texts[2][row]
         parts[4, :2] = _OPAQUE, tag + row
         parts[5, :2] = _FLAGS, _COPY
         parts[6, :2] = _TIMESTAMP, timestamp[row]

@@ -60,6 +60,13 @@ class PartitionState(msgspec.Struct):
     """Offsets from ``floor`` on that were refused as from the future; with the part, of many readings in a record."""
 
 
+class Progress(msgspec.Struct):
+    """What every partition's record tells, whatever is made of it."""
+
+    next_offset: int
+    floor: int
+
+
 class Memory(msgspec.Struct):
     """A partition's last committed state."""
 

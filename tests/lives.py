@@ -1,11 +1,11 @@
 """A partition's life with commits and crashes, as the worker leads it, without Kafka."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from stream.core import Core
 from stream.message import Message, singly
-from stream.partition import Partition
 from stream.records import Records
-from stream.state import recall
 
 
 def cuts(records: Records, lengths: Iterator[int]) -> Iterator[Records]:
@@ -18,12 +18,12 @@ def cuts(records: Records, lengths: Iterator[int]) -> Iterator[Records]:
 
 
 def committed(
-    born: Callable[[], Partition], records: Records, lengths: Iterator[int], fates: Iterator[str]
+    born: Callable[[], Core[Any]], records: Records, lengths: Iterator[int], fates: Iterator[str]
 ) -> list[Message]:
     """Feed batch by batch; an epoch may be committed after any, a crash may follow any. What was committed is given."""
     out: list[Message] = []
     pending: list[Message] = []
-    state: list[tuple[bytes, bytes]] = []
+    state: dict[bytes, bytes] = {}
     partition, at = born(), 0
     while at < len(records):
         batch = next(cuts(records.pick(range(at, len(records))), lengths))
@@ -31,9 +31,9 @@ def committed(
         at += len(batch)
         fate = next(fates) if at < len(records) else "commit"
         if fate == "commit" and not partition.reliving:
-            state += [(message.key or b"", message.value) for message in partition.checkpoint()]
+            state |= {message.key or b"": message.value or b"" for message in singly(partition.checkpoint())}
             out, pending = out + pending, []
         elif fate == "crash":
             pending, partition = [], born()
-            at = partition.restore(recall(partition.scope, 0, state)) or 0
+            at = partition.recall(state) or 0
     return out

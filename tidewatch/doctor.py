@@ -19,14 +19,17 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from packaging.requirements import Requirement
 
 from scorers import pack
-from scorers.errors import ConfigError, FleetFileError
+from scorers.errors import ConfigError, FleetFileError, ForecasterFileError
 from scorers.fleet import Fleet
+from scorers.forecast.model import Forecaster
+from scorers.forecast.pack import load
 from sinks.disk import Disk
 from sinks.folder import strays
 from sinks.replace import Area
 from stream.contracts import Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker
 from tidewatch.entries import Entry
+from tidewatch.forecast.store import model_file
 from tidewatch.groups import Redis, Settings
 from tidewatch.history import History, Outcome, Run
 from tidewatch.locks import running
@@ -96,6 +99,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         *(judge_kafka(kafka, settings) if isinstance(kafka, KafkaFacts) else [kafka]),
         *(judge_redis(store) if isinstance(store, RedisFacts) else [store]),
         judge_fleet(settings.worker.fleet, probe_fleet(settings.worker.fleet)),
+        *judge_forecaster(probe_forecaster(model_file(settings.load))),
         judge_folder(settings.parquet.folder, writable=writable, free=free),
         *judge_tables(*probe_tables(settings.parquet.folder)),
         *judge_schedule(settings.schedule.entries, probe_runs(settings), alive=running(settings.scheduler.folder)),
@@ -148,7 +152,7 @@ def judge_kafka(facts: KafkaFacts, settings: Settings) -> list[Finding]:
         findings.append(Finding("topics", "warn", f"missing: {', '.join(missing)}", fix))
     findings.extend(_uneven(facts, names))
     for name, topic in facts.topics.items():
-        findings.extend(_ill_made(name, topic, facts.brokers, compact=name == names.state))
+        findings.extend(_ill_made(name, topic, facts.brokers, compact=name in (names.state, names.load)))
     if len(findings) == 1:
         findings.append(Finding("topics", "ok", f"all {len(facts.topics)} are there and well made"))
     return findings
@@ -157,7 +161,7 @@ def judge_kafka(facts: KafkaFacts, settings: Settings) -> list[Finding]:
 def _uneven(facts: KafkaFacts, names: Topics) -> Iterator[Finding]:
     tied = {
         name: facts.topics[name].partitions
-        for name in (names.readings, names.sessions, names.state)
+        for name in (names.readings, names.sessions, names.state, names.load)
         if name in facts.topics
     }
     if len(set(tied.values())) > 1:
@@ -268,6 +272,26 @@ def judge_fleet(path: Path, fleet: Fleet | FleetFileError | None) -> Finding:
         return Finding("fleet", "fail", str(fleet), "Run `tidewatch train` again, or put back the last good file.")
     lent = f" and {len(fleet.types)} of types" if fleet.types else ""
     return Finding("fleet", "ok", f"version {fleet.version} with {len(fleet)} models{lent}")
+
+
+def probe_forecaster(path: Path) -> Forecaster | ForecasterFileError | None:
+    """The forecaster, why it cannot be used, or None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return load(path)
+    except ForecasterFileError as error:
+        return error
+
+
+def judge_forecaster(found: Forecaster | ForecasterFileError | None) -> Iterator[Finding]:
+    """Whether servers can be forecast; nothing where nobody has trained a forecaster."""
+    if isinstance(found, ForecasterFileError):
+        yield Finding(
+            "forecaster", "fail", str(found), "Run `tidewatch load train` again, or put back the last good one."
+        )
+    elif found is not None:
+        yield Finding("forecaster", "ok", f"version {found.version} of {len(found.servers)} servers")
 
 
 def probe_folder(folder: Path) -> tuple[bool, int]:

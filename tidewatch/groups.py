@@ -214,7 +214,7 @@ class Parquet(_Group):
     """The Parquet sink."""
 
     folder: Folder = Field(
-        default=Path("var/parquet"), description="Where `predictions/` and `statistics/` are written."
+        default=Path("var/parquet"), description="Where `predictions/`, `statistics/` and `forecasts/` are written."
     )
     max_rows: int = Field(
         default=500_000, ge=1, description="Rows held in memory, all tables together, before files are written."

@@ -1,6 +1,6 @@
-"""How far the worker and the sinks have come: what they have not read, what the worker has read and still needs.
+"""How far workers and sinks have come: what they have not read, what a worker has read and still needs.
 
-The worker commits its floor, so that what it has committed tells nothing of its progress while windows are
+A worker commits its floor, so that what it has committed tells nothing of its progress while windows are
 open. How far it has read is in its checkpoints, the records of the state topic.
 """
 
@@ -13,18 +13,21 @@ from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import ConsumerGroupDescription
 
 from stream.kafka import Broker, unreachable
-from stream.state import PartitionState, partition_key
+from stream.state import Progress, partition_key
+from tidewatch.forecast import live
 from tidewatch.groups import Settings
 from tidewatch.servers import quiet_admin
 from tidewatch.tail import Place, Span, committed, heads, latest, spans
 from tidewatch.writing import Kind, build
 
 WORKER = "worker"
+LOAD = "load"
+"""The workers that forecast; as with a sink, nobody need run them."""
 MISSING = "missing"
 """The state of a group that Kafka has never heard of, or has forgotten."""
 _SAID = {KafkaError.GROUP_ID_NOT_FOUND: MISSING, KafkaError._UNSUPPORTED_FEATURE: "unknown"}  # noqa: SLF001 - librdkafka's name
 _TIMEOUT_S = 10.0
-_state = msgspec.json.Decoder(PartitionState)
+_state = msgspec.json.Decoder(Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One consumer group; ``role`` is what runs in it: worker, parquet or redis."""
+    """One consumer group; ``role`` is what runs in it: worker, load, parquet or redis."""
 
     name: str
     role: str
@@ -79,18 +82,23 @@ class Group:
 
 
 def measure(settings: Settings) -> list[Group]:
-    """The worker's group and those of the sinks, as Kafka has them now.
+    """The groups of the workers and of the sinks, as Kafka has them now.
 
     Raises:
         UnavailableError: Kafka does not answer, or a topic is missing.
     """
     broker, topics, app = settings.kafka.broker(), settings.topics.names(), settings.worker.app
     inputs = (topics.readings, topics.sessions)
-    told = checkpoints(broker, topics.state, app, inputs)
-    readers = {WORKER: (app, inputs)} | {str(k): (f"{app}-{k}", build(settings, k).topics) for k in Kind}
+    forecasting, sessions = live.group(settings), (topics.sessions,)
+    told = {
+        WORKER: checkpoints(broker, topics.state, app, inputs),
+        LOAD: checkpoints(broker, topics.load, forecasting, sessions),
+    }
+    readers = {WORKER: (app, inputs), LOAD: (forecasting, sessions)}
+    readers |= {str(k): (f"{app}-{k}", build(settings, k).topics) for k in Kind}
     states = describe(broker, [name for name, _ in readers.values()])
     return [
-        Group(name, role, *states[name], _parts(broker, name, read, told if role == WORKER else {}))
+        Group(name, role, *states[name], _parts(broker, name, read, told.get(role, {})))
         for role, (name, read) in readers.items()
     ]
 
@@ -117,7 +125,7 @@ def _described(broker: Broker, answer: Future[ConsumerGroupDescription]) -> tupl
     return (MISSING if found.state is ConsumerGroupState.DEAD else found.state.name.lower()), len(found.members)
 
 
-def checkpoints(broker: Broker, topic: str, app: str, inputs: Sequence[str]) -> dict[Place, PartitionState]:
+def checkpoints(broker: Broker, topic: str, app: str, inputs: Sequence[str]) -> dict[Place, Progress]:
     """The last checkpoint of every input partition that has one.
 
     Raises:
@@ -132,7 +140,7 @@ def checkpoints(broker: Broker, topic: str, app: str, inputs: Sequence[str]) -> 
     return {places[key]: _state.decode(value) for key, value in latest(broker, topic, wanted).items()}
 
 
-def _parts(broker: Broker, group: str, topics: Sequence[str], told: Mapping[Place, PartitionState]) -> tuple[Part, ...]:
+def _parts(broker: Broker, group: str, topics: Sequence[str], told: Mapping[Place, Progress]) -> tuple[Part, ...]:
     known, held = committed(broker, group, topics), spans(broker, topics)
     starts = {place: reading(span, known.get(place), told.get(place)) for place, span in held.items()}
     first = heads(broker, {place: start for place, start in starts.items() if start < held[place].end})
@@ -142,12 +150,12 @@ def _parts(broker: Broker, group: str, topics: Sequence[str], told: Mapping[Plac
     )
 
 
-def reading(span: Span, known: int | None, told: PartitionState | None) -> int:
+def reading(span: Span, known: int | None, told: Progress | None) -> int:
     """The next offset a group reads: as its checkpoint has it, else its commit, else the first there is."""
     return max(span.first, told.next_offset if told else known or 0)
 
 
-def part(place: Place, span: Span, known: int | None, told: PartitionState | None, oldest: int | None) -> Part:
+def part(place: Place, span: Span, known: int | None, told: Progress | None, oldest: int | None) -> Part:
     """One partition's lag; ``oldest`` is the timestamp of the record that is read next, None where there is none.
 
     Offsets alone tell too much: some are taken by the marks of transactions, which nobody reads.

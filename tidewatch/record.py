@@ -39,7 +39,7 @@ def record(run: Run, results: pa.Table, ballot: Ballot | None, source: ds.Datase
     loaded = _version_files(run, fleet)
     pq.write_table(results, files / "results.parquet")
     (files / "run.json").write_text(json.dumps(facts, indent=1))
-    (files / "requirements.txt").write_text(_installed())
+    (files / "requirements.txt").write_text(installed())
     _plots(loaded, results, source, Period(facts["since"], facts["until"]), files)
     counts = Counter(results["status"].to_pylist())
     return Record(
@@ -140,7 +140,8 @@ def _course(results: pa.Table) -> dict[str, list[tuple[float, int, int]]]:
     }
 
 
-def _installed() -> str:
+def installed() -> str:
+    """Packages here, as pip names them."""
     known = {found.metadata["Name"]: found.version for found in distributions()}
     return "\n".join(f"{name}=={version}" for name, version in sorted(known.items(), key=lambda one: one[0].lower()))
 

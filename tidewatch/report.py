@@ -3,14 +3,11 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from scorers.errors import ConfigError
-from tidewatch import series
+from tidewatch import page, series
 from tidewatch.console import utc
 from tidewatch.protocols import SERIES, Benchmark, Result, median_delay
 from tidewatch.published import PUBLISHED, Published
@@ -86,51 +83,34 @@ class Evaluation:
     more: Mapping[str, float]
 
 
-def check(path: Path) -> None:
-    """Refuse before the work what could not be written after it.
-
-    Raises:
-        ConfigError: there is no place for the page.
-    """
-    if path.is_dir():
-        raise ConfigError(f"{str(path)!r} is a folder; give --report the name of a file in it.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"There is no folder {str(path.parent)!r} for the report; make it, or name another.")
-
-
 def write(path: Path, told: Evaluation, drawn: Iterable[Track], show: Callable[[int], None]) -> None:
     """Draw and write the page; it appears whole. ``show`` is told how many recordings are drawn."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - half a second, which only those who want a page are to pay
-
-    from tidewatch.plots import svg  # noqa: PLC0415 - as above
+    from tidewatch.plots import svg  # noqa: PLC0415 - half a second, which only those who want a page are to pay
 
     sections = []
     for number, track in enumerate(drawn, 1):
         sections.append(_section(track, number, svg))
         show(number)
     sections.sort(key=lambda one: _natural(one.device))
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(files("tidewatch").joinpath("report.html").read_text("utf-8"))
     groups = GROUPS[1:] if told.benchmark in SERIES else GROUPS
     published = PUBLISHED.get(told.benchmark)
-    page = template.render(
-        benchmark=told.benchmark.value,
-        detector=next(iter(told.results)),
-        version=version("tidewatch"),
-        heads=_heads(told.results),
-        results=_figures(told.results),
-        counts=_counts(told.results),
-        more={name: f"{value:.3f}" for name, value in told.more.items()},
-        published=published,
-        ours=_beside(published, told.results),
-        settings=[row for row in told.in_force.masked() if row.field.split(".")[0] in groups],
-        windows=f"Windows are {series.ROWS} rows long, one a row." if told.benchmark in SERIES else "",
-        sections=sections,
+    page.write(
+        path,
+        "report.html",
+        {
+            "benchmark": told.benchmark.value,
+            "detector": next(iter(told.results)),
+            "heads": _heads(told.results),
+            "results": _figures(told.results),
+            "counts": _counts(told.results),
+            "more": {name: f"{value:.3f}" for name, value in told.more.items()},
+            "published": published,
+            "ours": _beside(published, told.results),
+            "settings": [row for row in told.in_force.masked() if row.field.split(".")[0] in groups],
+            "windows": f"Windows are {series.ROWS} rows long, one a row." if told.benchmark in SERIES else "",
+            "sections": sections,
+        },
     )
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, "utf-8")
-    part.replace(path)
 
 
 def _heads(results: Mapping[str, Result]) -> list[tuple[str, str]]:

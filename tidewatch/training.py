@@ -81,6 +81,8 @@ class Trained:
     why: str
     types: list[Result]
     """Of models that types lend."""
+    kept_types: tuple[str, ...]
+    """Types that lend the model they had."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -104,8 +106,10 @@ def train(settings: Settings, order: Order) -> Trained:
         if not run.finished:
             how = replace(plan(settings), champion=champion, labels=order.labels)
             _devices(run, (_local if order.engine is Engine.LOCAL else _spark)(run, source, how, settings, order))
+        reigning = pack.known(champion) if champion else None
         lent, types = _types(run, source, settings, order)
-        results, kept = run.finish(pack.load(champion) if champion else None, lent)
+        older = _older(reigning, types, type_spec(settings).rule)
+        results, kept = run.finish(reigning, Fleet.union([lent, older], run.name))
         if not any(status == "trained" for status in results["status"].to_pylist()) and not lent.types:
             raise ModelError(_nothing(order.folder, results, run))
         compared = ballot(contests(results)) if champion else None
@@ -116,7 +120,7 @@ def train(settings: Settings, order: Order) -> Trained:
             made = registry.version(str(made.number))
         if promoted:
             pack.install(run.fleet, order.target)
-        trained = Trained(run.name, results, kept, compared, made, promoted, why, types)
+        trained = Trained(run.name, results, kept, compared, made, promoted, why, types, older.types)
         if registry or promoted:
             shutil.rmtree(run.path)
     return trained
@@ -245,7 +249,7 @@ def _champion(target: Path, registry: Registry | None, run: Run) -> Path | None:
     if not target.exists():
         return None
     try:
-        pack.load(target)
+        pack.known(target)
     except FleetFileError as error:
         err.print(f"nothing is compared with the fleet in force: {error}")
         return None
@@ -292,6 +296,13 @@ def _types(run: Run, source: ds.Dataset, settings: Settings, order: Order) -> tu
     return Fleet.of({}, run.name, training.types, types.rule if training.types else ""), training.type_results
 
 
+def _older(reigning: Fleet | None, types: list[Result], rule: str) -> Fleet:
+    """What types lend on because training gave them no model; nothing where their names mean something else now."""
+    if reigning is None or reigning.rule != rule:
+        return Fleet.empty()
+    return reigning.only((), {of.device for of in types if of.status != "trained"})
+
+
 def _register(
     registry: Registry | None, run: Run, results: pa.Table, compared: Ballot | None, source: ds.Dataset
 ) -> Version | None:
@@ -327,6 +338,13 @@ def told(trained: Trained, target: Path) -> dict[str, Any]:
         "why": trained.why,
         "results": rows,
         "types": [
-            {"type": of.device, "status": of.status, "windows": of.windows, "reason": of.reason} for of in trained.types
+            {
+                "type": of.device,
+                "status": of.status,
+                "windows": of.windows,
+                "reason": of.reason,
+                "kept": of.device in trained.kept_types,
+            }
+            for of in trained.types
         ],
     }

@@ -5,6 +5,7 @@ The commands are stand-ins that the working directory holds; scheduler, history,
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scorers.errors import UnavailableError
+from tests.unit.test_digest import MINUTE, START, kept, window
 from tidewatch.cli import app
 from tidewatch.entries import Entry
 from tidewatch.history import History, Outcome, Run, Why
@@ -439,3 +441,24 @@ def test_a_run_that_was_cut_is_made_again_once() -> None:
     first, second = past()
 
     assert (second.why, second.scheduled) == (Why.AGAIN, first.scheduled)
+
+
+def test_a_report_of_what_came_since_the_last_one_is_made_on_time() -> None:
+    shutil.rmtree("tidewatch")  # the command itself
+    now = int(clock().timestamp() * 1000)
+    shift = (now - 10 * MINUTE) // MINUTE * MINUTE - START
+    rows = [window("ill", minute, 90.0 if minute > 2 else 10.0) for minute in range(5)]
+    for row in rows:
+        row |= {name: row[name] + shift for name in ("window_start", "window_end")}
+    kept(Path("var/parquet"), rows)
+    settings(
+        '[schedule.daily]\ncommand = "report"\nevery_s = 3600\n'
+        'args = ["--from", "{start}", "--to", "{end}", "--out", "fleet-{end:%Y}.html", "--json"]\n'
+    )
+    result = CliRunner().invoke(app, ["schedule", "now", "daily", "--json"])
+    (run,) = past("daily")
+    told = json.loads(Path("var/schedule/logs/daily/1.log").read_text().splitlines()[-1])
+
+    assert (result.exit_code, run.outcome) == (0, Outcome.OK)
+    assert (told["totals"]["windows"], told["totals"]["firing"]) == (5, 1)
+    assert "ill" in Path(told["page"]).read_text()

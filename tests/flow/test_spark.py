@@ -13,7 +13,7 @@ from scorers.apart import apart
 from scorers.errors import UnavailableError
 from sinks.compare import compare
 from tests import batches
-from tests.flow.test_training import write
+from tests.flow.test_training import killed_and_gone_on_with, write
 from tests.simulator import Device
 from tidewatch.batch.run import Request, prepare, score
 from tidewatch.children import override
@@ -65,6 +65,11 @@ def test_spark_trains_what_is_trained_here(tmp_path: Path) -> None:
     for device in one.devices:
         left, right = one.only({device}).groups[0], other.only({device}).groups[0]
         assert all(np.array_equal(getattr(left, name), getattr(right, name), equal_nan=True) for name in pack.SHAPES)
+
+
+@needs_java
+def test_a_training_whose_driver_is_killed_is_gone_on_with(tmp_path: Path) -> None:
+    killed_and_gone_on_with(settings(tmp_path, "killed", **{"spark.master": "local[1]"}), "--engine", "spark")
 
 
 @needs_java

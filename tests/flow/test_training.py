@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from scorers import pack
 from scorers.errors import ConfigError, FleetFileError, InputError, ModelError, UnavailableError
+from scorers.fleet import Fleet
 from scorers.statistics import BLOCKS, Statistics, concat
 from sinks.table import STATISTICS
 from tests.simulator import Device
@@ -75,6 +76,10 @@ def order(settings: Settings, **more: Any) -> Order:
 
 def in_force(settings: Settings) -> str:
     return pack.load(settings.worker.fleet).version
+
+
+def without_registry(settings: Settings) -> Settings:
+    return settings.model_copy(update={"models": settings.models.model_copy(update={"registry": SecretStr("")})})
 
 
 def test_champions_come_and_go(settings: Settings) -> None:
@@ -164,6 +169,44 @@ def test_a_device_without_a_new_model_keeps_the_one_it_had(settings: Settings) -
     assert set(pack.load(settings.worker.fleet).devices) == {"pump", "moved"}
 
 
+def test_a_type_without_a_new_model_lends_the_one_it_had(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = without_registry(settings)
+    write(settings.parquet.folder, {f"pump-{number}": Device(number, 3).windows(120) for number in range(6)})
+    first = train(settings, order(settings))
+    before = pack.load(settings.worker.fleet)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no types today")
+
+    monkeypatch.setattr("scorers.panel.fit_type", broken)
+    again = train(settings, order(settings, force=True))
+    after = pack.load(settings.worker.fleet)
+
+    assert (first.kept_types, again.kept_types, [of.status for of in again.types]) == ((), ("pump",), ["failed"])
+    assert (after.version, after.rule, after.types) == (again.run, before.rule, ("pump",))
+    windows = Device(9, 3).windows(5)
+    scores = [one.score(one.assign(["pump-new"]).repeat(5), windows).score for one in (before, after)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert told(again, settings.worker.fleet)["types"][0]["kept"] is True
+
+
+def test_the_champion_is_read_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = without_registry(settings)
+    write(settings.parquet.folder, {"pump": Device(1, 3).windows(120)})
+    train(settings, order(settings))
+    read: list[Path] = []
+    whole = pack.load
+
+    def counted(path: Path) -> Fleet:
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(pack, "load", counted)
+    train(settings, order(settings))
+
+    assert read.count(settings.worker.fleet) == 1
+
+
 def test_a_training_that_was_cut_off_is_gone_on_with(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"pump-{number}" for number in range(9)]
     write(settings.parquet.folder, {name: Device(number, 3).windows(80) for number, name in enumerate(names)})
@@ -197,19 +240,16 @@ def test_a_training_that_was_cut_off_is_gone_on_with(settings: Settings, monkeyp
 
 
 def test_a_training_that_is_killed_is_gone_on_with(settings: Settings) -> None:
+    killed_and_gone_on_with(settings, "--workers", "2")
+
+
+def killed_and_gone_on_with(settings: Settings, *words: str) -> None:
+    """A training that is killed when some devices are done, and the same command again."""
     names = [f"pump-{number:03d}" for number in range(300)]
     windows = Device(1, 3).windows(400)
     write(settings.parquet.folder, dict.fromkeys(names, windows))
-    flags = [
-        f"--set={name}={value}"
-        for name, value in (
-            ("models.registry", settings.models.registry.get_secret_value()),
-            ("models.folder", settings.models.folder),
-            ("worker.fleet", settings.worker.fleet),
-            ("parquet.folder", settings.parquet.folder),
-        )
-    ]
-    command = [sys.executable, "-m", "tidewatch", *flags, "train", "--workers", "2", "--json"]
+    flags = [f"--set={name}={value}" for name, value in _plainly(settings).items()]
+    command = [sys.executable, "-m", "tidewatch", *flags, "train", *words, "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as first:
@@ -231,6 +271,18 @@ def test_a_training_that_is_killed_is_gone_on_with(settings: Settings) -> None:
     began = max(row["started"] for row in rows if row["device"] in done)
     assert all(row["started"] > began for row in rows if row["device"] not in done)
     assert len(pack.load(settings.worker.fleet)) == 300
+
+
+def _plainly(settings: Settings) -> dict[str, Any]:
+    """What the settings of these tests have of their own."""
+    return {
+        "models.registry": settings.models.registry.get_secret_value(),
+        "models.folder": settings.models.folder,
+        "worker.fleet": settings.worker.fleet,
+        "parquet.folder": settings.parquet.folder,
+        "spark.master": settings.spark.master,
+        "spark.log": settings.spark.log,
+    }
 
 
 def test_a_run_with_other_data_is_not_gone_on_with(settings: Settings) -> None:
@@ -255,7 +307,7 @@ def test_nothing_to_train_on_says_why(settings: Settings) -> None:
 
 
 def test_without_a_registry_the_file_is_all_there_is(settings: Settings) -> None:
-    plain = settings.model_copy(update={"models": settings.models.model_copy(update={"registry": SecretStr("")})})
+    plain = without_registry(settings)
     write(settings.parquet.folder, {"pump": Device(1, 3).windows(120)})
 
     trained = train(plain, order(plain))

@@ -15,10 +15,11 @@ from sinks.base import Batch, Origin, Sink, Source
 from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.read import dataset
 from sinks.redis import RedisSink, RedisSpec
-from stream.contracts import Alert, Contributor, MetricStatistics, Score, Topics
+from sinks.table import SCHEMAS
+from stream.contracts import Alert, Contributor, Forecast, ForecastHour, MetricStatistics, Score, Topics
 
 TOPICS = Topics()
-ORIGIN = Origin("cluster-1", {TOPICS.scores: "id-1", TOPICS.alerts: "id-2"})
+ORIGIN = Origin("cluster-1", {TOPICS.scores: "id-1", TOPICS.alerts: "id-2", TOPICS.forecasts: "id-3"})
 NOON = 1_700_049_600_000
 """2023-11-15 12:00 UTC."""
 HOUR = 3_600_000
@@ -50,7 +51,14 @@ def alert(number: int, state: Any) -> Alert:
     return Alert(f"alert-{number}", "pump-1", "sensors", state, NOON, NOON + HOUR, 90.0, 3.5, [])
 
 
-def encoded(records: Sequence[Score | Alert]) -> list[bytes]:
+def forecast(server: str = "10.0.0.1", hour: int = 0, *, high: float = 0.25, ahead: int = 48) -> Forecast:
+    """What was foretold at an hour."""
+    issued = NOON + hour * HOUR
+    hours = [ForecastHour(issued + n * HOUR, "low", (0.75 - high, 0.25, high)) for n in range(ahead)]
+    return Forecast(server, issued, "own", "v1", hours)
+
+
+def encoded(records: Sequence[Score | Alert | Forecast]) -> list[bytes]:
     """The bytes that go over the wire."""
     return [msgspec.json.encode(record) for record in records]
 
@@ -79,10 +87,7 @@ class ParquetStore(Store):
 
     def content(self) -> Any:
         """The rows of all tables; offsets are among them, so two rows are never the same."""
-        return {
-            name: sorted(dataset(self.folder, name).to_table().to_pylist(), key=repr)
-            for name in ("predictions", "statistics", "rejects")
-        }
+        return {name: sorted(dataset(self.folder, name).to_table().to_pylist(), key=repr) for name in SCHEMAS}
 
 
 @dataclass

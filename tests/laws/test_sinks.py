@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 import sinks
 from sinks.base import Sink, Source
-from tests.laws.sink_kit import NOW, STORES, TOPICS, Log, Store, alert, batch, encoded, feed, score, started
+from tests.laws.sink_kit import NOW, STORES, TOPICS, Log, Store, alert, batch, encoded, feed, forecast, score, started
 
 JUNK = [b"", b"{", b"null", b"\xff\xfe", b'{"device_id": 1}', b"[" * 2000, b"x" * 100_000, b'{"a": 1e999}']
 SCORES = Source(TOPICS.scores, 0)
 OTHERS = Source(TOPICS.scores, 1)
 ALERTS = Source(TOPICS.alerts, 0)
+FORECASTS = Source(TOPICS.forecasts, 0)
 
 NewStore = Callable[[], AbstractContextManager[Store]]
 
@@ -55,11 +56,28 @@ records = scores_of("pump-1", "pump-2", "gehäuse/3")
 changes = st.lists(
     st.builds(alert, number=st.integers(0, 2), state=st.sampled_from(["firing", "resolved"])), max_size=9
 )
-logs = st.fixed_dictionaries({SCORES: records, OTHERS: scores_of("valve-1"), ALERTS: changes.map(encoded)})
+foretold = st.lists(
+    st.builds(
+        forecast,
+        server=st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+        hour=st.integers(-3, 3),
+        high=st.floats(0, 0.75),
+        ahead=st.integers(0, 3),
+    ),
+    max_size=6,
+)
+logs = st.fixed_dictionaries(
+    {
+        SCORES: records,
+        OTHERS: scores_of("valve-1"),
+        ALERTS: changes.map(encoded),
+        FORECASTS: foretold.map(encoded),
+    }
+)
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from([SCORES, OTHERS, ALERTS]), st.integers(0, 4), st.integers(1, 5)),
+        st.tuples(st.sampled_from([SCORES, OTHERS, ALERTS, FORECASTS]), st.integers(0, 4), st.integers(1, 5)),
         st.sampled_from(["flush", "roll", "restart", "hand over"]),
     ),
     max_size=25,

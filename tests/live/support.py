@@ -93,13 +93,13 @@ class Site:
 
 
 class Worker:
-    """A ``tidewatch worker`` of its own process, killed at the end at the latest."""
+    """A ``tidewatch worker``, or another command, of its own process, killed at the end at the latest."""
 
-    def __init__(self, site: Site, *flags: str) -> None:
+    def __init__(self, site: Site, *flags: str, command: Sequence[str] = ("worker",)) -> None:
         self._log = site.folder / f"worker-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*TETHER, *site.command("worker", "--log", "INFO", *flags)],
+                [*TETHER, *site.command(*command, "--log", "INFO", *flags)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -163,6 +163,18 @@ def test_a_session_log_is_replayed_to_the_topic_of_sessions(shell: Shell, topics
     assert all(message.key() == (row["ServerIP"] or "").encode() for message, row in zip(sent, rows, strict=True))
 
 
+def test_a_varied_fleet_sends_the_sessions_of_a_log(shell: Shell, topics: Topics) -> None:
+    words = ["--varied", "--servers", "3", "--session-rate", "0.01", "--speed", "max"]
+
+    told = shell.told("produce", "sessions", *words, "--start", "2024-01-01T18:00:00Z", "--for", "86400")
+    rows = [json.loads(message.value() or b"") for message in read(shell.broker, [topics.sessions])]
+
+    assert told["readings"] == len(rows)
+    assert 500 < len(rows) < 9_000
+    assert min(row["SessionStart"] for row in rows) >= "2024-01-01T18:00"
+    assert max(row["SessionStart"] for row in rows) < "2024-01-02T18:00"
+
+
 def test_a_device_that_cannot_be_trained_is_named_with_the_reason(shell: Shell, topics: Topics) -> None:
     brief = [json.dumps({"device_id": "brief", "ts": START + 1_000 * at, "values": {"flow": at}}) for at in range(30)]
     (shell.folder / "brief.jsonl").write_text("\n".join(brief))
@@ -202,6 +214,7 @@ def test_ctrl_c_ends_what_goes_on_for_ever(shell: Shell, recording: Path) -> Non
     endless = [
         ["produce", "sensors"],
         ["produce", "sessions", "--speed", "60"],
+        ["produce", "sessions", "--speed", "60", "--varied"],
         ["replay", str(recording), "--speed", "60", "--loop"],
         ["sink", "parquet"],
         ["sink", "redis"],

@@ -7,8 +7,8 @@ from confluent_kafka import KafkaException
 
 from stream.contracts import Topics
 from stream.kafka import Broker, batch_producer
-from stream.message import Bulk, Message, header
-from stream.outbox import ExactlyOnce, FencedError
+from stream.message import Bulk, Message, header, tombstones
+from stream.outbox import ExactlyOnce, FencedError, remembered
 from stream.producer import Load
 from tests.live.support import read
 
@@ -79,3 +79,13 @@ def test_an_outbox_that_was_fenced_closes_in_peace(kafka: Broker, topics: Topics
         zombie.send(messages(topics, b"zombie"), [])
 
     zombie.close()
+
+
+def test_a_tombstone_has_no_value_and_is_remembered_as_empty(kafka: Broker, topics: Topics) -> None:
+    opened = outbox(kafka, topics)
+    opened.send([], [Message(topics.load, key, b"v", partition=0) for key in (b"a", b"b")])
+    opened.send([], [tombstones(topics.load, [b"b"], 0)])
+    values = [(message.key(), message.value()) for message in read(kafka, [topics.load])]
+
+    assert values == [(b"a", b"v"), (b"b", b"v"), (b"b", None)]
+    assert remembered(kafka, topics.load, 0, threading.Event()) == {b"a": b"v", b"b": b""}

@@ -24,7 +24,11 @@ COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects
 COMMANDS += ["rejects show", "rejects replay", "lag", "accept", "score"]
 COMMANDS += ["models", *(f"models {word}" for word in ("list", "show", "compare", "promote", "rollback", "delete"))]
 COMMANDS += ["schedule", *(f"schedule {word}" for word in ("run", "list", "now", "history", "logs"))]
-COMMANDS += ["load", "load etl", "load generate", "load plan"]
+COMMANDS += ["report"]
+COMMANDS += [
+    "load",
+    *(f"load {word}" for word in ("etl", "generate", "plan", "train", "forecast", "backtest", "worker")),
+]
 COMMANDS += ["serve", "service", "service usage", "service smoke"]
 COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]
 COMMANDS += ["keys", *(f"keys {word}" for word in ("create", "list", "revoke", "rotate"))]

@@ -17,8 +17,9 @@ from jsonschema import Draft202012Validator
 
 from producers.sessions import COLUMNS
 from stream.app import sources
-from stream.contracts import Acceptance, Alert, Fault, Reason, Receipt, Score, Topics
-from stream.encode import alert_message, receipt_message
+from stream.contracts import Acceptance, Alert, Fault, Forecast, Reason, Receipt, Score, Topics
+from stream.encode import alert_message, forecast_message, receipt_message
+from stream.forecast.state import HeldSession, LoadState
 from stream.levels import acceptance
 from stream.message import Message, singly
 from stream.partition import Partition, StreamSpec
@@ -37,6 +38,9 @@ STRUCTS: dict[str, Any] = {
     "receipt": Receipt,
     "deviceState": DeviceState,
     "partitionState": PartitionState,
+    "forecast": Forecast,
+    "heldSession": HeldSession,
+    "loadState": LoadState,
 }
 _, SCHEMAS = msgspec.json.schema_components([*STRUCTS.values(), Acceptance])
 INPUTS = [("reading", 0), ("narrowReading", 0), ("session", 1)]
@@ -175,6 +179,16 @@ def test_the_headers_of_the_alerts_example_are_those_of_its_record() -> None:
     (example,) = examples("alert")
     alert = msgspec.convert(example["payload"], Alert)
     headers = {name: value.decode() for name, value in alert_message(TOPICS.alerts, alert).headers}
+
+    assert headers == example["headers"]
+
+
+def test_the_headers_of_the_forecasts_example_are_those_of_its_record() -> None:
+    (example,) = examples("forecast")
+    told = msgspec.convert(example["payload"], Forecast)
+    headers = {
+        name: value.decode() for name, value in forecast_message(TOPICS.forecasts, TOPICS.sessions, told).headers
+    }
 
     assert headers == example["headers"]
 

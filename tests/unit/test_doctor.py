@@ -44,7 +44,9 @@ def topic(
 
 
 def cluster(changed: Mapping[str, TopicFacts] | None = None, *, brokers: int = 1, name: str = "c1") -> KafkaFacts:
-    healthy = {each: topic() for each in NAMES.names()} | {NAMES.state: topic(policy="compact")}
+    healthy = {each: topic() for each in NAMES.names()} | dict.fromkeys(
+        (NAMES.state, NAMES.load), topic(policy="compact")
+    )
     return KafkaFacts(name, brokers, healthy | dict(changed or {}))
 
 
@@ -60,6 +62,7 @@ def test_a_healthy_cluster_has_no_troubles() -> None:
     ("changed", "trouble"),
     [
         ({NAMES.state: topic(policy="delete")}, (NAMES.state, "fail")),
+        ({NAMES.load: topic(policy="delete")}, (NAMES.load, "fail")),
         ({NAMES.scores: topic(policy="compact")}, (NAMES.scores, "fail")),
         ({NAMES.readings: topic(partitions=12)}, ("partitions", "fail")),
         ({NAMES.readings: topic(longest=1_000_000)}, (NAMES.readings, "warn")),

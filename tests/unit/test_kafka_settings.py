@@ -46,11 +46,11 @@ def test_every_topic_is_made_with_partitions_and_a_size_limit() -> None:
     assert set(sizes.values()) == {MAX_MESSAGE_BYTES}
 
 
-def test_only_the_state_is_compacted() -> None:
+def test_only_states_are_compacted() -> None:
     topics = Topics()
     policies = {topic.topic: (topic.config or {}).get("cleanup.policy") for topic in new_topics(topics, partitions=1)}
 
-    assert {name for name, policy in policies.items() if policy} == {topics.state}
+    assert {name for name, policy in policies.items() if policy} == {topics.state, topics.load}
 
 
 def test_a_broker_that_does_not_answer_is_told_with_the_variable_that_names_it() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.state import PartitionState
+from stream.state import Progress
 from tidewatch.lag import Group, Part, exceeding, part, reading
 from tidewatch.tail import Span
 
@@ -11,8 +11,8 @@ SPAN = Span(100, 1_000)
 STAMP = 1_700_000_000_000
 
 
-def checkpoint(next_offset: int, floor: int) -> PartitionState:
-    return PartitionState(next_offset, clock=0, floor=floor, floor_clock=0)
+def checkpoint(next_offset: int, floor: int) -> Progress:
+    return Progress(next_offset, floor)
 
 
 def group(unread: int, *, role: str = "worker", state: str = "stable", committed: int | None = 7) -> Group:
@@ -46,7 +46,7 @@ def test_where_no_record_is_left_the_marks_of_transactions_are_no_lag() -> None:
     [(None, None, 100), (40, None, 100), (500, None, 500), (500, checkpoint(800, 500), 800)],
 )
 def test_reading_goes_on_at_the_checkpoint_the_commit_or_the_first_record(
-    known: int | None, told: PartitionState | None, begins: int
+    known: int | None, told: Progress | None, begins: int
 ) -> None:
     assert reading(SPAN, known, told) == begins
 

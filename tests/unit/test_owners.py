@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from faust.types import TP
 
-from stream.app import sources
+from stream.app import scoring
 from stream.contracts import Topics
 from stream.kafka import Broker
 from stream.message import Message, Output
@@ -29,7 +29,7 @@ class Core:
     floor = open_windows = 0
 
     def __init__(self) -> None:
-        self.source, self.number = sources(Topics())[0], 0
+        self.topic, self.number = PLACE.topic, 0
         self.counts = Counter[str]()
         self.next_offset = 0
 
@@ -63,7 +63,7 @@ def record(offset: int, value: bytes) -> Records:
 async def fed(*values: bytes, ended_s: float) -> list[list[Output]]:
     """What is out once these have been fed, so long after the last epoch ended."""
     worker = WorkerSpec(epoch_s=3_600.0)
-    owners = Owners(Broker("127.0.0.1:1"), Topics(), sources(Topics()), StreamSpec(), worker)
+    owners = Owners(Broker("127.0.0.1:1"), scoring(Topics(), StreamSpec()), worker)
     core: Any = Core()
     way = Way()
     now = time.monotonic()
@@ -97,7 +97,7 @@ def test_nothing_is_taken_in_past_a_run_that_was_lost_on_its_way() -> None:
     way, asked = Way(), []
 
     async def lose_one() -> Owner:
-        owners = Owners(Broker("127.0.0.1:1"), Topics(), sources(Topics()), StreamSpec(), WorkerSpec(epoch_s=3_600.0))
+        owners = Owners(Broker("127.0.0.1:1"), scoring(Topics(), StreamSpec()), WorkerSpec(epoch_s=3_600.0))
         owners.fenced = lambda: asked.append("rejoin")
         core: Any = Core()
         owner = owners._owned[PLACE] = Owner(core, way, heard=time.monotonic())  # noqa: SLF001

@@ -1,5 +1,6 @@
 """Paths and URIs; buckets on a real S3 server of our own."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from sinks.compare import compare
 from tests import batches
 from tests.batches import live, readings, train, write
 from tidewatch.batch.run import Request, prepare, score
+from tidewatch.forecast.etl import Request as Etl
+from tidewatch.forecast.etl import etl
 from tidewatch.places import Place, fetched, put, remove
 from tidewatch.servers import free_ports
 
@@ -151,3 +154,14 @@ def test_a_server_that_does_not_answer_is_told_without_secrets(bucket: Place) ->
     assert SECRET not in str(error.value)
     assert "AWS_SECRET_ACCESS_KEY" in str(error.value)
     assert SECRET in os.environ["AWS_SECRET_ACCESS_KEY"]
+
+
+def test_session_logs_are_read_from_a_bucket(bucket: Place, tmp_path: Path) -> None:
+    line = b"http,2024-03-01T%02d:00:00Z,,,1,,,,,,,,,,1,10.0.0.1,c\n"
+    (tmp_path / "request.csv.gz").write_bytes(gzip.compress(b"".join(line % hour for hour in range(10)) + b"junk"))
+    place = bucket.under("logs", "2024", "03", "request.csv.gz")
+    put(tmp_path / "request.csv.gz", place)
+    current = batches.settings(tmp_path, **{"batch.s3_endpoint": place.endpoint})
+    told = etl(current, Etl((str(bucket.under("logs")),), tmp_path / "out"))
+
+    assert (told["hours"], told["rejects"]) == (9, {"columns": 1})

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from scorers.errors import ConfigError
 from tests.recorded import cloud, servers
-from tidewatch import report
+from tidewatch import page
 from tidewatch.cli import app
 from tidewatch.plots import COLOURS, bars, columns, extremes, svg
 from tidewatch.tracks import Track, alerts, events
@@ -174,7 +174,7 @@ def test_a_page_of_series_has_the_limit_that_follows_and_nothing_published(
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder"):
-        report.check(tmp_path)
+        page.check(tmp_path, "--report")
     with pytest.raises(ConfigError, match="no folder"):
-        report.check(tmp_path / "none" / "page.html")
-    report.check(tmp_path / "page.html")
+        page.check(tmp_path / "none" / "page.html", "--report")
+    page.check(tmp_path / "page.html", "--report")

@@ -14,11 +14,11 @@ from sinks.base import Source
 from sinks.compact import plan
 from sinks.folder import strays
 from sinks.names import Range, merged, ours
-from sinks.parquet import ParquetSpec
+from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.replace import AREA, NOTICE
 from sinks.table import PREDICTIONS
 from tests.compaction import DAY, SOURCE, compacted, fill, names, plain, specified
-from tests.laws.sink_kit import TOPICS, ParquetStore
+from tests.laws.sink_kit import NOW, ORIGIN, TOPICS, ParquetStore, batch, encoded, forecast
 
 
 @pytest.fixture
@@ -47,6 +47,23 @@ def test_small_files_of_each_folder_become_one(folder: Path, expected: Any) -> N
     assert len(names(folder, "*/**/*.parquet")) == 5
     assert plain(folder) == before
     assert ParquetStore(folder).content() == expected
+
+
+def test_files_of_forecasts_become_one(tmp_path: Path) -> None:
+    source = Source(TOPICS.forecasts, 0)
+    log = {source: encoded([forecast(f"10.0.0.{n % 2}", n // 2, ahead=3) for n in range(6)])}
+    sink = ParquetSink(ParquetSpec(tmp_path), TOPICS)
+    sink.bind(ORIGIN)
+    sink.resume(source)
+    for offset in range(6):
+        sink.write(batch(log, source, offset, offset + 1))
+        sink.flush(NOW, force=True)
+    sink.close()
+    before = ParquetStore(tmp_path).content()
+    done = compacted(tmp_path)
+
+    assert [(merge.files_before, merge.files_after, merge.rows) for merge in done.merges] == [(6, 1, 18)]
+    assert ParquetStore(tmp_path).content() == before
 
 
 def test_rows_lie_sorted_in_row_groups_of_the_sink(folder: Path) -> None:

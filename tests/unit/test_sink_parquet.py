@@ -4,10 +4,12 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +20,7 @@ from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.read import dataset
 from sinks.table import PREDICTIONS, STATISTICS
 from tests.disks import Countdown, CrashError, Hooked
-from tests.laws.sink_kit import NOW, ORIGIN, TOPICS, Log, ParquetStore, batch, encoded, feed, score, started
+from tests.laws.sink_kit import NOW, ORIGIN, TOPICS, Log, ParquetStore, batch, encoded, feed, forecast, score, started
 
 SOURCE = Source(TOPICS.scores, 3)
 HERE = Origin(ORIGIN.cluster, {TOPICS.scores: "id-1"})
@@ -266,10 +268,26 @@ def test_a_folder_of_another_origin_is_refused(tmp_path: Path, other: Origin) ->
 def test_an_unknown_topic_id_proves_nothing(tmp_path: Path) -> None:
     feed(ParquetStore(tmp_path), LOG)
     sink = sink_on(tmp_path)
-    sink.bind(Origin(HERE.cluster, {TOPICS.scores: None}))
+    sink.bind(Origin(HERE.cluster, dict.fromkeys(sink.topics)))
 
     assert sink.resume(SOURCE) == 6
     sink.close()
+
+
+def test_a_folder_from_before_there_were_forecasts_takes_them_in(tmp_path: Path) -> None:
+    feed(ParquetStore(tmp_path), LOG)
+    named = tmp_path / "_tidewatch.json"
+    named.write_bytes(msgspec.json.encode(Origin(HERE.cluster, {TOPICS.scores: HERE.topics[TOPICS.scores]})))
+    (tmp_path / "forecasts").rmdir()
+    store, foretold = ParquetStore(tmp_path), {Source(TOPICS.forecasts, 0): encoded([forecast(ahead=2)])}
+    feed(store, foretold)
+    rows = store.content()["forecasts"]
+
+    assert [(row["server"], row["hour"] - row["issued"], row["date"]) for row in rows] == [
+        ("10.0.0.1", timedelta(hours=n), date(2023, 11, 15)) for n in range(2)
+    ]
+    assert len(store.content()["predictions"]) > 0
+    assert msgspec.json.decode(named.read_bytes(), type=Origin).topics.keys() == {TOPICS.scores, TOPICS.forecasts}
 
 
 def test_files_without_a_ledger_are_refused(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from scorers.errors import ConfigError, UnavailableError
 from sinks.base import Batch, Origin, OvertakenError, Source
 from sinks.redis import RedisSink, RedisSpec
 from sinks.summary import Rolling
-from stream.contracts import Alert, MetricStatistics, Score
-from tests.laws.sink_kit import HOUR, NOON, NOW, ORIGIN, TOPICS, alert, encoded, score
+from stream.contracts import Alert, Forecast, MetricStatistics, Score
+from tests.laws.sink_kit import HOUR, NOON, NOW, ORIGIN, TOPICS, alert, encoded, forecast, score
 
 SCORES = Source(TOPICS.scores, 3)
 ALERTS = Source(TOPICS.alerts, 0)
+FORECASTS = Source(TOPICS.forecasts, 1)
 SPEC = RedisSpec("redis://", history=3, alerts=3, expire_s=60)
 
 
@@ -37,10 +38,11 @@ def started(server: fakeredis.FakeServer, spec: RedisSpec = SPEC) -> RedisSink:
     sink.bind(ORIGIN)
     sink.resume(SCORES)
     sink.resume(ALERTS)
+    sink.resume(FORECASTS)
     return sink
 
 
-def put(sink: RedisSink, source: Source, first: int, *records: Score | Alert, now: float = NOW) -> None:
+def put(sink: RedisSink, source: Source, first: int, *records: Score | Alert | Forecast, now: float = NOW) -> None:
     """Write and flush records at offsets from ``first``."""
     sink.write(Batch(source, range(first, first + len(records)), encoded(records)))
     sink.flush(now)
@@ -253,6 +255,29 @@ def test_foreign_keys_under_the_prefix_are_named(server: fakeredis.FakeServer, c
 
     with pytest.raises(ConfigError, match=r"under 'tw' in Redis are not Tidewatch's.*set another redis_sink\.prefix"):
         put(started(server), SCORES, 0, score())
+
+
+def test_a_server_has_its_newest_forecast_whatever_comes_after_it(server: fakeredis.FakeServer, client: Any) -> None:
+    sink = started(server)
+    put(sink, FORECASTS, 0, forecast(hour=3, high=0.5), forecast("10.0.0.2"), now=NOW)
+    put(sink, FORECASTS, 2, forecast(hour=2, high=0.1), now=NOW + 30)
+    held = client.hgetall("tw:forecast:10.0.0.1")
+    hours = json.loads(held.pop("hours"))
+
+    assert held == {"issued": str(NOON + 3 * HOUR), "basis": "own", "model_version": "v1"}
+    assert len(hours) == 48
+    assert hours[0] == {"hour": NOON + 3 * HOUR, "load": "low", "probabilities": [0.25, 0.25, 0.5]}
+    assert client.zrange("tw:servers", 0, -1) == ["10.0.0.2", "10.0.0.1"]
+    sink.flush(NOW + 70, force=True)
+    assert client.zrange("tw:servers", 0, -1) == ["10.0.0.1"]
+
+
+def test_a_prefix_from_before_there_were_forecasts_takes_them_in(server: fakeredis.FakeServer, client: Any) -> None:
+    topics = {name: number for name, number in ORIGIN.topics.items() if name != TOPICS.forecasts}
+    client.set("tw:origin", msgspec.json.encode(Origin(ORIGIN.cluster, topics)))
+    started(server)
+
+    assert msgspec.json.decode(client.get("tw:origin"), type=Origin) == ORIGIN
 
 
 def test_two_prefixes_share_a_redis(server: fakeredis.FakeServer, client: Any) -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from producers.batch import Ints
 from producers.dirt import CELLS, NUMBERS
 from producers.sessions import COLUMNS, lines
-from producers.synthesis import LogSpec, records
+from producers.synthesis import LogSpec, Varied, records
 from scorers.errors import ConfigError, InputError
 from tidewatch.cli import app
 from tidewatch.forecast.generate import generate, sized
@@ -42,7 +43,7 @@ def kind(row: bytes) -> str:  # noqa: PLR0911 - one a kind
     named = dict(zip(COLUMNS, cells, strict=True))
     if cells == list(COLUMNS):
         return "header"
-    if not all(named[name] for name in CELLS):
+    if {named[name] for name in CELLS} & {"", "n/a", "NULL", "-"}:
         return "blank"
     try:
         start, end = (datetime.fromisoformat(named[name]) for name in ("SessionStart", "SessionEnd"))
@@ -158,6 +159,19 @@ def test_records_hold_what_the_rows_hold() -> None:
     assert batch.ts.tolist() == [round(datetime.fromisoformat(row[1]).timestamp() * 1000) for row in rows]
 
 
+def test_a_live_fleet_begins_in_the_middle_of_a_day_and_goes_on_for_ever() -> None:
+    noon = SMALL.start + 12 * 3_600_000
+    fleet = Varied(3, seed=2, start=noon, rate=0.001).build()
+    ts = np.concatenate([batch.ts for batch in islice(fleet.batches(), 40)])
+    again = next(fleet.batches())
+
+    assert fleet.now == noon <= ts[0]
+    assert (np.diff(ts) >= 0).all()
+    assert ts[-1] > noon + 38 * 86_400_000
+    assert len(ts) == pytest.approx(0.001 * 3 * 86_400 * 39.5, rel=0.25)
+    assert again.values == next(fleet.batches()).values  # noqa: PD011 - of a Batch
+
+
 def test_a_folder_with_a_log_is_left_alone(tmp_path: Path) -> None:
     generate(replace(SMALL, days=1), tmp_path, workers=1, progress=quiet)
 
@@ -172,6 +186,17 @@ def test_a_folder_with_a_log_is_left_alone(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         replace(SMALL, **wrong)
+
+
+def test_what_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(SMALL, tmp_path, workers=1, progress=stop)
+
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:

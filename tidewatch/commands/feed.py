@@ -18,6 +18,7 @@ from producers.recordings import NAMED, Recording, data_root, named, recording
 from producers.replay import Player, Replay
 from producers.sensors import SensorFleet
 from producers.sessions import ServerFleet
+from producers.synthesis import Varied
 from scorers.errors import ConfigError, InputError
 from stream.decode import EARLIEST, LATEST
 from tidewatch.console import emit, err, progress
@@ -87,16 +88,27 @@ def sessions(
     lasting: Lasting = None,
     fault_rate: FaultRate = 0.0,
     truth_file: Truth = None,
+    varied: Annotated[
+        bool, typer.Option("--varied", help="The fleet of `load generate`: holidays, trends, bursts, gaps; no faults.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """A server fleet: one record a session, with daily and weekly cycles."""
     pace = Pace(rate=rate, speed=_speed(speed))
-    fleet = ServerFleet(
-        servers, seed=seed, start=_start(start, pace, lasting), rate=session_rate, fault_rate=fault_rate
-    ).build()
     in_force: InForce = context.obj
+    begin = _start(start, pace, lasting)
+    fleet: ServerFleet | Varied
+    if varied:
+        if fault_rate:
+            raise ConfigError("--varied has bursts and gaps, but no faults; leave out --fault-rate.")
+        where = in_force.settings.load
+        fleet = Varied(
+            servers, seed=seed, start=begin, rate=session_rate, timezone=where.timezone, country=where.country
+        )
+    else:
+        fleet = ServerFleet(servers, seed=seed, start=begin, rate=session_rate, fault_rate=fault_rate)
     topics = in_force.settings.topics.names()
-    _report(_send(in_force, fleet, topics.sessions, (pace, lasting, truth_file)), as_json=as_json)
+    _report(_send(in_force, fleet.build(), topics.sessions, (pace, lasting, truth_file)), as_json=as_json)
 
 
 def _send(in_force: InForce, fleet: Any, topic: str, how: tuple[Pace, float | None, Path | None]) -> Published:

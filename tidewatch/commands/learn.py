@@ -17,8 +17,8 @@ from scorers.errors import ConfigError
 from scorers.fit import Detector
 from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
-from tidewatch import report as page
-from tidewatch import series, training
+from tidewatch import page, series, training
+from tidewatch import report as evaluated
 from tidewatch.children import override
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress
@@ -113,7 +113,8 @@ def _say(trained: Trained, target: Path) -> None:
     out.print(f"{trained.counts['trained']} of {len(trained.results)} devices have a new model: {trained.run}{version}")
     for of in trained.types:
         if of.status != "trained":
-            err.print(f"  type {plain(of.device)}: {of.status}, {plain(of.reason)}")
+            kept = ", lends the model it had" if of.device in trained.kept_types else ""
+            err.print(f"  type {plain(of.device)}: {of.status}{kept}, {plain(of.reason)}")
     if lent := [plain(of.device) for of in trained.types if of.status == "trained"]:
         more = f" and {len(lent) - SHOWN} more" if len(lent) > SHOWN else ""
         out.print(f"new devices are lent a model by their types: {', '.join(lent[:SHOWN])}{more}", soft_wrap=True)
@@ -156,7 +157,7 @@ def evaluate(
     if benchmark in SERIES and through is Through.KAFKA:
         raise ConfigError(f"{benchmark} fits its models again as the series go on, which only --through core does.")
     if report is not None:
-        page.check(report)
+        page.check(report, "--report")
     with evaluation.workplace(keep) as folder:
         if benchmark in SERIES:
             results, more = _series(job, folder, every=beside)
@@ -166,7 +167,7 @@ def evaluate(
             results, more = {ours: run(job, folder)} | (_rivals(job, folder) if beside else {}), {}
         _tell(f"{benchmark}, through {through}", results, more, as_json=as_json, beside=beside)
         if report is not None:  # after the figures, which took longer
-            _report(report, page.Evaluation(benchmark, job.in_force, results, more), job, folder)
+            _report(report, evaluated.Evaluation(benchmark, job.in_force, results, more), job, folder)
 
 
 def _tell(title: str, results: Mapping[str, Result], more: Mapping[str, float], *, as_json: bool, beside: bool) -> None:
@@ -210,10 +211,10 @@ def _series(job: evaluation.Job, folder: Path, *, every: bool) -> tuple[dict[str
     return results, told | series.verification(found)
 
 
-def _report(path: Path, told: page.Evaluation, job: evaluation.Job, folder: Path) -> None:
+def _report(path: Path, told: evaluated.Evaluation, job: evaluation.Job, folder: Path) -> None:
     devices = job.rows.device.nunique()
     with progress("drawing recordings") as show:
-        page.write(path, told, tracks(job, folder, next(iter(told.results))), lambda done: show(done, devices))
+        evaluated.write(path, told, tracks(job, folder, next(iter(told.results))), lambda done: show(done, devices))
     err.print(f"The report is in {path}")
 
 

@@ -9,7 +9,7 @@ import typer
 
 from scorers.errors import ConfigError
 from tidewatch.children import override
-from tidewatch.commands import logs
+from tidewatch.commands import forecaster, live, logs
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
 from tidewatch.forecast.etl import Manifest, Request, Runner
@@ -30,6 +30,8 @@ load = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    forecaster.register(load)
+    live.register(load)
     app.add_typer(load, name="load")
     logs.register(load)
 

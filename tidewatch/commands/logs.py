@@ -1,8 +1,10 @@
 """Commands before and after the forecast: `tidewatch load generate` and `tidewatch load plan`."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 import typer
@@ -19,8 +21,10 @@ from tidewatch.console import out as console
 from tidewatch.forecast.generate import generate as write
 from tidewatch.forecast.generate import sized
 from tidewatch.forecast.peaks import peaks
+from tidewatch.jobs import Cancelled
 from tidewatch.settings import InForce
 from tidewatch.spans import moment
+from tidewatch.wiring import until_signalled
 
 
 def register(load: typer.Typer) -> None:
@@ -60,12 +64,17 @@ def generate(
         seed=seed,
         start=moment(start, "--start"),
         timezone=timezone or in_force.settings.load.timezone,
+        country=in_force.settings.load.country,
         monthly=monthly,
     )
     if gigabytes is not None:
         spec = sized(spec, _positive(gigabytes) * 1e9)
-    with progress("writing days") as show:
-        truth = write(spec, out, workers=workers or os.cpu_count() or 1, progress=show)
+    try:
+        with until_signalled() as stop, progress("writing days") as show:
+            truth = write(spec, out, workers=workers or os.cpu_count() or 1, progress=_unless(stop, show))
+    except Cancelled:
+        err.print(f"Stopped; nothing was written to {out}.", soft_wrap=True)
+        raise typer.Exit(130) from None
     if as_json:
         emit({"folder": str(out), **truth.plain()})
         return
@@ -119,6 +128,17 @@ def _limits(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--limits is {text!r}; give three rising loads, such as 100,500,1000.") from None
+
+
+def _unless(stop: Event, show: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Show how far it is, until somebody asks to stop."""
+
+    def advance(done: int, total: int) -> None:
+        if stop.is_set():
+            raise Cancelled
+        show(done, total)
+
+    return advance
 
 
 def _number(text: str) -> float:

@@ -19,12 +19,15 @@ from tidewatch import doctor as checks
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import COLOURS, alert_line, emit, err, out
 from tidewatch.groups import Settings
-from tidewatch.lag import WORKER, Group, Part, exceeding, measure
+from tidewatch.lag import LOAD, WORKER, Group, Part, exceeding, measure
 from tidewatch.settings import InForce
 from tidewatch.tail import follow, gather
 from tidewatch.wiring import until_signalled
 
 _WATCH_S = 2.0
+
+_STARTS = {WORKER: "worker", LOAD: "load worker"}
+"""What runs in a group; in any other a sink."""
 
 
 def register(app: typer.Typer) -> None:
@@ -198,7 +201,7 @@ def _lags(groups: Sequence[Group], now: int) -> Lines:
     """A line for each group, and a table of its partitions."""
     shown: list[Table | str] = []
     for group in groups:
-        start = "`tidewatch worker`" if group.role == WORKER else f"`tidewatch sink {group.role}`"
+        start = f"`tidewatch {_STARTS.get(group.role, f'sink {group.role}')}`"
         unread, held, age = _cells(group, now)
         if group.absent:
             shown.append(f"[bold]{group.name}[/]: it has never committed anything; {start} makes it")

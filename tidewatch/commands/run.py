@@ -41,9 +41,9 @@ def worker(
     broker, topics = settings.kafka.broker(), settings.topics.names()
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     spec = worker_spec(settings)
-    owners = Owners(broker, topics, stream.sources(topics), stream_spec(settings), spec)
+    owners = Owners(broker, stream.scoring(topics, stream_spec(settings)), spec)
     owners.recovered = partial(err.print, soft_wrap=True)
-    app = stream.build(broker, owners, topics, spec)
+    app = stream.build(broker, owners, spec)
     if settings.models.follow:
         follower = Follower(settings.models, settings.worker.fleet)
         follower.look()
@@ -59,7 +59,7 @@ def sink(
     kind: Annotated[Kind, typer.Argument(help="Where to.")],
     once: Annotated[bool, typer.Option("--once", help="Stop once everything that is there now is written.")] = False,
 ) -> None:
-    """Write scored windows to Parquet, or scores and alerts to Redis, exactly once."""
+    """Write scored windows and forecasts to Parquet, or scores, alerts and forecasts to Redis, exactly once."""
     in_force: InForce = context.obj
     settings, named = in_force.settings, in_force.settings.topics
     broker = settings.kafka.broker()

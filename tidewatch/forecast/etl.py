@@ -208,7 +208,7 @@ def _hours(
     for done, (name, since, until) in enumerate(months):
         progress("months of hours", done, len(months))
         path = stage / "hours" / f"{name}.parquet"
-        engine.write(query(since, until), path)
+        engine.write(query(since, until), HOURS, path)
         if pq.read_metadata(path).num_rows:
             made.append((path, since, until))
         else:
@@ -223,7 +223,7 @@ def _features(engine: Engine, made: Made, spec: FeatureSpec, stage: Path, progre
         reach = since - BACK_MS
         known = engine.give([other for other, _, end in made[: done + 1] if end > reach], reach)
         engine.calendar(calendar(known, spec))
-        engine.write(QUERY, stage / "features" / path.name)
+        engine.write(QUERY, FEATURES, stage / "features" / path.name)
     progress("months of features", len(made), len(made))
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, pthread_sigmask
 from tempfile import TemporaryDirectory
 
 from producers.sessions import lines
@@ -31,7 +32,7 @@ def sized(spec: LogSpec, size: float) -> LogSpec:
 
 
 def generate(spec: LogSpec, folder: Path, *, workers: int, progress: Progress) -> Truth:
-    """Write the log; ``progress`` hears of days done and days in all.
+    """Write the log; ``progress`` hears of days done and days in all, and may raise to stop: then nothing is left.
 
     Raises:
         InputError: the folder holds a log already.
@@ -43,7 +44,10 @@ def generate(spec: LogSpec, folder: Path, *, workers: int, progress: Progress) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".making-") as making:
-            truth = _files(spec.build(), folder, Path(making), workers, progress)
+            truth = _files(spec.build(), Path(making), workers, progress)
+            for name in spec.build().files():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(making) / name).rename(folder / name)
         (folder / TRUTH).write_text(json.dumps(truth.plain(), indent=1) + "\n")
     except OSError as error:
         raise UnavailableError(
@@ -52,8 +56,8 @@ def generate(spec: LogSpec, folder: Path, *, workers: int, progress: Progress) -
     return truth
 
 
-def _files(log: Log, folder: Path, making: Path, workers: int, progress: Progress) -> Truth:
-    """Days as they are done, in order, put where they belong."""
+def _files(log: Log, making: Path, workers: int, progress: Progress) -> Truth:
+    """Days as they are done, in order, put together to files."""
     truth, days = Truth(), log.spec.days
     where = {day: name for name, within in log.files().items() for day in within}
     with _days(log.spec, making, workers) as made:
@@ -61,8 +65,8 @@ def _files(log: Log, folder: Path, making: Path, workers: int, progress: Progres
             truth.add(written)
             _place(making / f"{day}.csv", making / "whole.csv")
             if day + 1 == days or where[day + 1] != where[day]:
-                (folder / where[day]).parent.mkdir(parents=True, exist_ok=True)
-                (making / "whole.csv").rename(folder / where[day])
+                (making / where[day]).parent.mkdir(parents=True, exist_ok=True)
+                (making / "whole.csv").rename(making / where[day])
             progress(day + 1, days)
     return truth
 
@@ -90,8 +94,9 @@ def _days(spec: LogSpec, making: Path, workers: int) -> Iterator[Iterator[Truth]
 
         def results() -> Iterator[Truth]:
             for day in range(spec.days):
-                for task in islice(tasks, 2 * workers - len(waiting)):
-                    waiting[task[1]] = pool.submit(_day, *task)
+                with _unheard(SIGINT):
+                    for task in islice(tasks, 2 * workers - len(waiting)):
+                        waiting[task[1]] = pool.submit(_day, *task)
                 yield waiting.pop(day).result()
 
         yield results()
@@ -99,6 +104,16 @@ def _days(spec: LogSpec, making: Path, workers: int) -> Iterator[Iterator[Truth]
         raise UnavailableError("A process was killed, most likely for want of memory; use fewer --workers.") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _unheard(number: Signals) -> Iterator[None]:
+    """Processes that start meanwhile never hear of the signal, not even while they import; here it comes after."""
+    before = pthread_sigmask(SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
 
 
 def _day(spec: LogSpec, day: int, path: Path) -> Truth:

@@ -6,7 +6,7 @@ log of any length takes the same memory.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,12 +24,15 @@ from scorers.errors import ConfigError, InputError, UnavailableError
 from scorers.forecast.features import DIV
 from scorers.forecast.hours import BUCKETS, PEAKS, SESSIONS
 from scorers.forecast.schema import HOUR_MS
+from tidewatch.forecast.pieces import reading
 from tidewatch.forecast.spec import Choice, Progress, Tally
-from tidewatch.places import Found, Place, reported
+from tidewatch.places import Found
 
 DAY_MS = 24 * HOUR_MS
 SUMMED = 500_000
 """Sessions that are summed at once."""
+ROWS = 100_000
+"""Rows that are written at once."""
 STRETCH = 4_000_000
 """Rows of five-minute sums that hours are made of at once."""
 MB = 1_000_000
@@ -99,14 +102,11 @@ class Local:
         """See :class:`Engine`."""
         self._database.register("calendar", table)
 
-    def write(self, query: str, path: Path) -> None:
+    def write(self, query: str, schema: pa.Schema, path: Path) -> None:
         """See :class:`Engine`."""
-        with _told():
-            # rows come in the order that the query asks for
-            self._database.execute("SET preserve_insertion_order = true")
-            target = str(path).replace("'", "''")
-            self._database.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
-            self._database.execute("SET preserve_insertion_order = false")
+        with _told(), pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in self._database.sql(query).to_arrow_reader(ROWS):
+                writer.write_batch(batch.cast(schema))
 
     def _reads(self, files: Sequence[Found], progress: Progress) -> Iterator[logs.Read]:
         """What is in the files, in their order; a few blocks are read ahead."""
@@ -163,34 +163,6 @@ def count(tally: Tally, done: logs.Read, choice: Choice) -> pa.Table:
     tally.sessions += len(within)
     tally.chosen += len(chosen)
     return chosen
-
-
-@contextmanager
-def reading(place: Place, begin: int = 0) -> Iterator[tuple[Callable[[int], bytes], Callable[[], int]]]:
-    """Reads a file from ``begin - 1`` on, unpacked where its name ends in ``.gz``; and tells how far it is.
-
-    Raises:
-        InputError: it is not there, or torn.
-        UnavailableError: the disk or server does not answer.
-    """
-    with reported(place):
-        raw = place.system().open_input_file(place.path)
-    with raw:
-        if begin:
-            raw.seek(begin - 1)
-        packed = place.name.endswith(".gz")
-        stream = pa.CompressedInputStream(raw, "gzip") if packed else raw
-
-        def read(size: int) -> bytes:
-            try:
-                return bytes(stream.read(size))
-            except (OSError, pa.ArrowException) as error:
-                reason = str(error).splitlines()[0]
-                if packed:
-                    raise InputError(f"{place} cannot be unpacked ({reason}); leave it out, or mend it.") from error
-                raise UnavailableError(f"{place} cannot be read ({reason}); see that it is there.") from error
-
-        yield read, lambda: int(raw.tell())
 
 
 class _Rejects:

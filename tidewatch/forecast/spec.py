@@ -80,5 +80,5 @@ class Engine(Protocol):
     def calendar(self, table: pa.Table) -> None:
         """Make ``calendar``."""
 
-    def write(self, query: str, path: Path) -> None:
+    def write(self, query: str, schema: pa.Schema, path: Path) -> None:
         """Write what a query gives, ordered by server and hour, to one Parquet file."""

@@ -1,0 +1,202 @@
+"""A forecaster on disk: one file, replaced in one step, refused if a single byte is not what was written.
+
+Built like a fleet's file (``scorers/pack.py``): an Arrow IPC stream of one row, whose schema's metadata is the
+manifest, followed by a trailer with the SHA-256 of everything before it.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scorers.errors import ConfigError, ForecasterFileError, ModelError
+from scorers.forecast.encode import HISTORY, INPUTS, Encoder
+from scorers.forecast.features import FeatureSpec
+from scorers.forecast.labels import CLASSES
+from scorers.forecast.model import WEEK, Forecaster, Kind
+from scorers.forecast.schema import FEATURES
+from scorers.pack import MAGIC, TRAILER, fingerprint
+from scorers.trees import Forest
+
+__all__ = ["FORMAT", "dumps", "fingerprint", "load", "loads", "save"]
+
+FORMAT = 1
+MANIFEST = b"tidewatch.forecaster"
+
+
+def save(forecaster: Forecaster, path: Path) -> None:
+    """Write a forecaster so that a reader sees the old file or the new one, never a part; makes the folder.
+
+    Raises:
+        ForecasterFileError: the file cannot be written.
+    """
+    part = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            part = Path(file.name)
+            file.write(dumps(forecaster))
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        raise ForecasterFileError(
+            f"The forecaster {path} cannot be written ({error}); name a folder with room."
+        ) from error
+
+
+def load(path: Path) -> Forecaster:
+    """Read a forecaster; what was checked is what is used, for the file is read once.
+
+    Raises:
+        ForecasterFileError: it is missing, torn, tampered with, of a newer format, or something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ForecasterFileError(
+            f"The forecaster {path} cannot be read ({error}); run `tidewatch load train`, or name its file."
+        ) from error
+    return loads(content, path)
+
+
+def dumps(forecaster: Forecaster) -> bytes:
+    """The bytes of a file that :func:`save` would write."""
+    encoder = forecaster.encoder
+    facts = {
+        "format": FORMAT,
+        "version": forecaster.version,
+        "kind": forecaster.kind.value,
+        "spec": {
+            "timezone": forecaster.spec.timezone,
+            "start": forecaster.spec.start,
+            "country": forecaster.spec.country,
+        },
+        "thresholds": list(forecaster.thresholds),
+        "classes": list(CLASSES),
+        "seen": list(forecaster.seen),
+        "features": FEATURES.names,
+        "inputs": list(encoder.inputs),
+        "servers": list(encoder.servers),
+        "ensembles": len(forecaster.ensembles),
+        "facts": dict(forecaster.facts),
+    }
+    flat = {"mean": encoder.mean, "std": encoder.std, "profile": forecaster.profile.ravel()}
+    for number, forest in enumerate(forecaster.ensembles):
+        flat |= {f"trees.{number}.{name}": array for name, array in forest.arrays().items()}
+    columns = {name: _listed(values) for name, values in flat.items()}
+    schema = pa.schema([(name, of.type) for name, of in columns.items()], {MANIFEST: json.dumps(facts)})
+    with BytesIO() as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays(list(columns.values()), schema=schema))
+        body = file.getvalue()
+    return body + MAGIC + hashlib.sha256(body).hexdigest().encode()
+
+
+def loads(content: bytes, path: Path) -> Forecaster:
+    """A forecaster from the bytes of a file; ``path`` is where they are from, for messages.
+
+    Raises:
+        ForecasterFileError: they are torn, tampered with, of a newer format, or something else.
+    """
+    _verify(content, path)
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
+            facts = _manifest(reader.schema.metadata or {}, path)
+            batch = reader.read_next_batch()
+        batch.validate(full=True)
+        flat = {name: batch.column(name).flatten() for name in batch.schema.names}
+        return _forecaster(facts, flat)
+    except (pa.ArrowException, KeyError, OSError, StopIteration, TypeError, ValueError) as error:
+        raise ForecasterFileError(
+            f"{path} does not hold a forecaster ({type(error).__name__}: {error}); train it again."
+        ) from error
+    except ForecasterFileError:
+        raise
+    except (ConfigError, ModelError) as error:
+        raise ForecasterFileError(f"{path} does not hold a forecaster that can be used: {error}") from error
+
+
+def _verify(content: bytes, path: Path) -> None:
+    if content[-TRAILER:][: len(MAGIC)] != MAGIC:
+        raise ForecasterFileError(f"{path} is cut short or no forecaster; copy it again, or train one.")
+    if hashlib.sha256(memoryview(content)[:-TRAILER]).hexdigest().encode() != content[len(MAGIC) - TRAILER :]:
+        raise ForecasterFileError(f"{path} was changed after it was written; copy it again, or train a forecaster.")
+
+
+def _manifest(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
+    if MANIFEST not in metadata:
+        raise ForecasterFileError(f"{path} holds something else than a forecaster; name another file.")
+    facts: dict[str, Any] = json.loads(metadata[MANIFEST])
+    if facts["format"] > FORMAT:
+        raise ForecasterFileError(
+            f"{path} has format {facts['format']}, newer than {FORMAT}; upgrade Tidewatch to read it."
+        )
+    if facts["features"] != FEATURES.names or facts["classes"] != list(CLASSES):
+        raise ForecasterFileError(f"{path} was trained on other features or classes; train it again.")
+    return facts
+
+
+def _forecaster(facts: Mapping[str, Any], flat: Mapping[str, Any]) -> Forecaster:
+    """From a manifest and arrays.
+
+    Raises:
+        ValueError, KeyError, TypeError, ModelError: they do not fit together.
+    """
+    arrays = {name: np.asarray(flat[name], np.float64) for name in ("mean", "std", "profile")}
+    inputs, seen = tuple(facts["inputs"]), tuple(facts["seen"])
+    forests = tuple(_forest(flat, number) for number in range(facts["ensembles"]))
+    outputs = 2 if len(forests) > 1 else len(seen)
+    fine = (
+        set(inputs) <= set(INPUTS)
+        and set(seen) <= set(range(len(CLASSES)))
+        and len(arrays["mean"]) == len(arrays["std"]) == len(HISTORY)
+        and 1 <= len(forests) <= len(CLASSES) - 1
+        and all(forest.width == len(inputs) for forest in forests)
+        and all(forest.predict(np.zeros((1, len(inputs)))).shape[1] == outputs for forest in forests)
+    )
+    if not fine:
+        raise ValueError("its parts do not fit together")
+    low, high = facts["thresholds"]
+    return Forecaster(
+        version=facts["version"],
+        kind=Kind(facts["kind"]),
+        spec=FeatureSpec(**facts["spec"]),
+        thresholds=(low, high),
+        encoder=Encoder(inputs, tuple(facts["servers"]), arrays["mean"], arrays["std"]),
+        profile=arrays["profile"].reshape(WEEK, len(HISTORY)),
+        seen=seen,
+        ensembles=forests,
+        facts=facts["facts"],
+    )
+
+
+def _forest(flat: Mapping[str, Any], number: int) -> Forest:
+    prefix = f"trees.{number}."
+    own = {name.removeprefix(prefix): array for name, array in flat.items() if name.startswith(prefix)}
+    return Forest.from_arrays({name: array.to_numpy(zero_copy_only=False) for name, array in own.items()})
+
+
+def _listed(values: Any) -> pa.LargeListArray:
+    flat = pa.array(values)
+    return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename within ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,97 @@
+"""A backtest as one HTML page that needs nothing beside it: figures, and accuracy against the hours ahead."""
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+
+from tidewatch.console import utc
+from tidewatch.forecast.backtest import Backtest
+
+HEADS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rps": "ranked probability score", "ece": "calibration error"}
+"""Figures that are shown, and their titles."""
+LINES = 5
+"""Colours of the page for lines, ``--line0`` and on."""
+
+
+def write(path: Path, name: str, found: Backtest) -> None:
+    """Draw and write the page; it appears whole. ``name`` says of what the hours are."""
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - half a second, which only those who want a page are to pay
+
+    text = files("tidewatch.forecast").joinpath("backtest.html").read_text("utf-8")
+    page = (
+        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        .from_string(text)
+        .render(
+            name=name,
+            origins=[utc(origin)[:16] for origin in found.origins],
+            servers=found.servers,
+            rows=len(found.truth),
+            recipes=found.recipes,
+            thresholds=" and ".join(f"{value:.4g}" for value in found.thresholds[-1]),
+            version=version("tidewatch"),
+            heads=list(HEADS.values()),
+            results=[
+                (title(of), [f"{getattr(told, figure):.4f}" for figure in HEADS]) for of, told in found.figures.items()
+            ],
+            plot=plot(found),
+        )
+    )
+    part = path.with_name(path.name + ".part")
+    part.write_text(page, "utf-8")
+    part.replace(path)
+
+
+def title(name: str) -> str:
+    """A model or baseline for a person."""
+    return name.replace("_", " ")
+
+
+def plot(found: Backtest) -> str:
+    """Accuracy and macro-F1 against hours ahead, as an SVG element in the page's colours."""
+    from matplotlib import rc_context  # noqa: PLC0415 - half a second, as above
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "backtest", "font.size": 9}):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "macro_f1"), strict=True):
+            for number, (name, blocks) in enumerate(found.blocks.items()):
+                middle = [(begin + last) / 2 for begin, last, _ in blocks]
+                values = [getattr(told, measure) for _, _, told in blocks]
+                axes.plot(middle, values, marker="o", ms=3, lw=1.4, color=_colour(number), label=title(name))
+            axes.set_title(HEADS[measure], loc="left", color=_INK)
+            axes.set_xlabel("hours ahead", color=_INK)
+            axes.set_ylim(0, 1.02)
+            axes.tick_params(colors=_INK)
+            axes.patch.set_visible(False)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.spines[["left", "bottom"]].set_color(_INK)
+            axes.grid(axis="y", color=_INK, alpha=0.15)
+        axes.legend(frameon=False, labelcolor=_INK, loc="lower right")
+        drawn = StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
+    return _element(drawn.getvalue(), f"Accuracy and macro-F1 of {_listed(list(found.forecasts))} by hours ahead")
+
+
+_INK = "#010203"
+"""Stands for the page's ink; no drawing would use it by itself."""
+
+
+def _colour(number: int) -> str:
+    return f"#0102{16 + number % LINES:02x}"
+
+
+def _element(drawn: str, label: str) -> str:
+    body = drawn[drawn.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL).replace(_INK, "var(--ink)")
+    for number in range(LINES):
+        body = body.replace(_colour(number), f"var(--line{number})")
+    head, rest = body.split(">", 1)
+    head = re.sub(r" (?:width|height)=\"[\d.]+pt\"", "", head)
+    return f'{head} role="img" aria-label="{label}">{rest}'
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(title(name) for name in names)
