@@ -21,6 +21,7 @@ from bench import load as loads
 from bench import poison as poisoned
 from bench import same as everywhere
 from bench import score as scoring
+from bench import serve as served
 from bench import steady as steadily
 from bench import training as trained
 from bench.arena import Arena
@@ -317,6 +318,20 @@ def _wanted(only: Sequence[str] | None) -> list[str]:
                 f"{name!r} is no curve; there are {', '.join(scaling.TITLES)}.", param_hint="--only"
             )
     return [name for name in scaling.TITLES if not only or name in only]
+
+
+@app.command()
+def serve(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Three seconds each in place of fifteen.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    only: Annotated[str | None, typer.Option(help="Measure `tidewatch` or `mlserver` alone.")] = None,
+) -> None:
+    """Requests per second over HTTP beside MLServer: 15 one-class SVMs, the same requests."""
+    result = served.run(3.0 if quick else 15.0, only)
+    served.show(result)
+    if as_json:
+        emit(result)
 
 
 def _runners(only: Sequence[str] | None) -> list[Runner]:

@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from functools import lru_cache
 from io import BufferedRandom, BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,7 @@ OLDEST = 3
 MANIFEST = b"tidewatch.fleet"
 MAGIC = b"\nsha256:"
 TRAILER = len(MAGIC) + 64
+_CHUNK = 8 * 2**20
 
 SHAPES = {
     "softening": ("models", "metrics"),
@@ -131,6 +134,37 @@ def load(path: Path) -> Fleet:
     return loads(content, path)
 
 
+def mapped(path: Path) -> Fleet:
+    """Read a fleet such that memory holds of it what is used: it is mapped from a copy that nobody else can reach.
+
+    The copy lies beside the file without a name, so that what was checked is what is used whatever becomes of the file;
+    where there is no room for one the fleet is read as by :func:`load`.
+
+    Raises:
+        FleetFileError: as of :func:`load`.
+    """
+    try:
+        with path.open("rb") as given, tempfile.TemporaryFile(dir=path.parent) as copy:
+            digest = _copied(given, copy)
+            content = mmap(copy.fileno(), 0, access=ACCESS_READ)
+    except (OSError, ValueError):  # read-only, full, or empty, which is no fleet either
+        return load(path)
+    _verify(path, content[-TRAILER:], digest)
+    return _opened(content, path)
+
+
+def _copied(given: BinaryIO, copy: IO[bytes]) -> str:
+    """The SHA-256 of all but the trailer of what is copied."""
+    left, digest = os.fstat(given.fileno()).st_size - TRAILER, hashlib.sha256()
+    while left > 0 and (part := given.read(min(left, _CHUNK))):
+        digest.update(part)
+        copy.write(part)
+        left -= len(part)
+    copy.write(given.read(TRAILER))
+    copy.flush()
+    return digest.hexdigest()
+
+
 def known(path: Path) -> Fleet:
     """What :func:`load` gives; the file last asked for is read again only if it has changed since."""
     return _known(path, fingerprint(path))
@@ -147,7 +181,12 @@ def loads(content: bytes, path: Path) -> Fleet:
     Raises:
         FleetFileError: they are torn, tampered with, of a newer format or made from other features.
     """
-    _verify(path, content)
+    _verify(path, content[-TRAILER:], hashlib.sha256(memoryview(content)[:-TRAILER]).hexdigest())
+    return _opened(content, path)
+
+
+def _opened(content: bytes | mmap, path: Path) -> Fleet:
+    """A fleet from bytes that are what was written."""
     try:
         with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
             facts = json.loads(reader.schema.metadata[MANIFEST])
@@ -201,11 +240,10 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _verify(path: Path, content: bytes) -> None:
-    if content[-TRAILER:][: len(MAGIC)] != MAGIC:
+def _verify(path: Path, trailer: bytes, digest: str) -> None:
+    if trailer[: len(MAGIC)] != MAGIC:
         raise FleetFileError(f"{path} is cut short or not a fleet file; copy it again, or train a fleet.")
-    body = memoryview(content)[:-TRAILER]
-    if hashlib.sha256(body).hexdigest().encode() != content[len(MAGIC) - TRAILER :]:
+    if digest.encode() != trailer[len(MAGIC) :]:
         raise FleetFileError(
             f"The fleet file {path} was changed after it was written; copy it again, or train a fleet."
         )

@@ -40,6 +40,8 @@ ALERTS = pa.schema(
     ]
 )
 """One row a change of an alert; times are epoch ms."""
+FORMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}, "application/vnd.apache.arrow.stream": {}}}}
+"""What else a table may come as."""
 _AT_ONCE = 4
 """Questions to Parquet at work; more wait."""
 
@@ -107,7 +109,7 @@ def router(state: State) -> APIRouter:
     routes = APIRouter(tags=["state"])
     hub = state.hub or Hub(state.recent)
 
-    @routes.get("/devices", summary="Devices, as their newest windows are")
+    @routes.get("/devices", summary="Devices, as their newest windows are", responses=FORMS)
     async def devices(  # noqa: PLR0913, PLR0917 - a query has one parameter a field
         request: Request,
         sort: Annotated[Sort, Query(description="The oddest first, by name, or the one last heard of.")] = "severity",
@@ -131,7 +133,7 @@ def router(state: State) -> APIRouter:
     @routes.get(
         "/devices/{device}/history",
         summary="Windows of one device, the newest first",
-        responses={404: {"description": "Unknown."}},
+        responses=FORMS | {404: {"description": "Unknown."}},
     )
     async def history(  # noqa: PLR0913, PLR0917
         request: Request,
@@ -151,7 +153,7 @@ def router(state: State) -> APIRouter:
         following = str(rows[limit - 1]["window_start"]) if len(rows) > limit else None
         return answer(request, kind, Page("history", rows[:limit], POINTS, following))
 
-    @routes.get("/alerts", summary="Alerts that fire, or the log of all changes, the newest first")
+    @routes.get("/alerts", summary="Alerts that fire, or the log of all changes, the newest first", responses=FORMS)
     async def alerts(  # noqa: PLR0913, PLR0917
         request: Request,
         which: Annotated[Literal["open", "log"], Query(description="Those that fire, or all changes.")] = "open",
@@ -185,7 +187,11 @@ def router(state: State) -> APIRouter:
         following = found[limit - 1][0] if len(found) > limit else None
         return answer(request, kind, Page("alerts", [alert for _, alert in found[:limit]], ALERTS, following))
 
-    @routes.get("/stream", summary="Changes of alerts as they come, as server-sent events")
+    @routes.get(
+        "/stream",
+        summary="Changes of alerts as they come, as server-sent events",
+        responses={200: {"content": {"text/event-stream": {}}}},
+    )
     async def stream(
         last: Annotated[str | None, Header(alias="Last-Event-ID", description="Goes on behind this event.")] = None,
     ) -> StreamingResponse:

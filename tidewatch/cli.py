@@ -14,7 +14,23 @@ from rich.markup import escape
 
 from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
 from tidewatch import settings
-from tidewatch.commands import batch, feed, keep, keys, learn, load, look, models, report, run, schedule, tell, tidy, up
+from tidewatch.commands import (
+    batch,
+    feed,
+    keep,
+    keys,
+    learn,
+    load,
+    look,
+    models,
+    report,
+    run,
+    schedule,
+    serve,
+    tell,
+    tidy,
+    up,
+)
 from tidewatch.console import Level, err, log_from
 
 EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
@@ -27,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (up, feed, run, learn, batch, models, load, look, report, tell, tidy, keep, schedule, keys):
+for commands in (up, feed, run, learn, batch, models, load, look, report, tell, tidy, keep, schedule, serve, keys):
     commands.register(app)
 
 

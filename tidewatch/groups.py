@@ -21,7 +21,7 @@ from stream.outbox import Delivery
 from tidewatch.engines import Spark
 from tidewatch.entries import Schedule, Scheduler
 from tidewatch.forecast.settings import Load
-from tidewatch.serve_guard_settings import Guarded
+from tidewatch.serve_settings import Serving
 
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Seconds = Annotated[float, Field(ge=0.001, le=31_536_000)]
@@ -387,7 +387,7 @@ class Settings(_Group):
     jobs: Jobs = Jobs()
     batch: Batch = Batch()
     load: Load = Load()
-    serving: Guarded = Guarded()
+    serving: Serving = Serving()
 
 
 def whole_ms(seconds: float) -> int:

@@ -88,7 +88,8 @@ def _default(group: str, name: str) -> str:
 def _literal(group: str, name: str) -> str:
     value = _plain(group, name)
     if value is None:
-        return json.dumps(5.0)
+        kind = str(type(getattr(Settings(), group)).model_fields[name].annotation)
+        return json.dumps("/etc/tidewatch/tls.pem" if "Path" in kind else 5.0)
     if isinstance(value, dict):
         return '{ "spark.driver.memory" = "4g" }' if group == "spark" else '{ "security.protocol" = "SASL_SSL" }'
     return json.dumps(value, default=str)

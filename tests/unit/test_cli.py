@@ -29,6 +29,7 @@ COMMANDS += [
     "load",
     *(f"load {word}" for word in ("etl", "generate", "plan", "train", "forecast", "backtest", "worker")),
 ]
+COMMANDS += ["serve", "service", "service usage", "service smoke"]
 COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]
 COMMANDS += ["keys", *(f"keys {word}" for word in ("create", "list", "revoke", "rotate"))]
 

@@ -1,0 +1,148 @@
+"""The plain form of a request, ``{"model_name": …, "data": …}``, and its answer: one object for each window.
+
+``data`` is rows of features, columns by name, ``{"windows": […]}`` or ``{"readings": […]}``.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from serving.errors import RefusedError
+from serving.models import DEVICE, FEATURES, STAMP, FleetModel
+from serving.replay import Reading, Window
+from serving.service import Service
+from serving.signature import listed
+from serving.tensors import Array, Columns
+
+_LONGEST_ID = 1_000
+
+
+class Call(msgspec.Struct):
+    """The body of ``POST /score``; the service form has the model's name in its path."""
+
+    data: msgspec.Raw
+    model_name: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_call = msgspec.json.Decoder(Call)
+_rows = msgspec.json.Decoder(list[list[float | None]])
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_readings = msgspec.json.Decoder(list[Reading])
+_windows = msgspec.json.Decoder(list[Window])
+_column: tuple[tuple[Any, str], ...] = (
+    (msgspec.json.Decoder(list[int]), "<i8"),
+    (msgspec.json.Decoder(list[float | None]), "<f8"),
+    (msgspec.json.Decoder(list[str]), "O"),
+    (msgspec.json.Decoder(list[list[float | None]]), "<f8"),
+)
+_encoder = msgspec.json.Encoder()
+
+
+def parse(body: bytes) -> Call:
+    """The call of a body.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    call: Call = _decoded(_call, body, "The body is not a call")
+    if isinstance(call.id, str) and len(call.id) > _LONGEST_ID:
+        raise RefusedError(f"id: expected {_LONGEST_ID} characters at most, and got {len(call.id)}.")
+    return call
+
+
+async def score(
+    service: Service, name: str, data: bytes | msgspec.Raw, request: str | msgspec.UnsetType = msgspec.UNSET
+) -> bytes:
+    """The answer to a call, as JSON.
+
+    Raises:
+        RefusedError: there is no such model, or the data do not keep its signature.
+    """
+    model = await service.model(name)
+    results: Sequence[Any]
+    if bytes(data).lstrip(b" \t\r\n")[:1] == b"{":
+        fields = _decoded(_object, data, "data is no object")
+        if "readings" in fields or "windows" in fields:
+            results = await _recorded(service, model, fields)
+        else:
+            results = await _judged(service, model, {key: column(key, raw) for key, raw in fields.items()})
+    else:
+        rows = _decoded(_rows, data, "data must be rows of numbers, or an object of columns, windows or readings")
+        results = await _judged(service, model, {FEATURES: _square(rows)})
+    answer = {"model_name": name, "model_version": model.version, "results": results}
+    return _encoder.encode(answer if request is msgspec.UNSET else {"id": request, **answer})
+
+
+async def _recorded(service: Service, model: FleetModel, fields: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
+    if len(fields) > 1:
+        raise RefusedError(f"data: expected readings or windows alone, and got {listed(list(fields))}.")
+    if "readings" in fields:
+        return await service.replay(model, _decoded(_readings, fields["readings"], "data.readings"))
+    return await service.judge(model, _decoded(_windows, fields["windows"], "data.windows"))
+
+
+async def _judged(service: Service, model: FleetModel, columns: Columns) -> list[dict[str, Any]]:
+    devices = columns[DEVICE].ravel().tolist() if DEVICE in columns and STAMP not in columns else None
+    found = await service.infer(model, columns)
+    devices = found["device"].tolist() if "device" in found else devices
+    return results(found, model, devices)
+
+
+def results(columns: Columns, model: FleetModel, devices: Sequence[str] | None) -> list[dict[str, Any]]:
+    """A verdict for each row, named as ``device.scores`` names it."""
+    plain = {name: array.tolist() for name, array in columns.items()}
+    found = []
+    for row, state in enumerate(plain["state"]):
+        scored = state == "scored"
+        one: dict[str, Any] = {"device_id": devices[row] if devices else model.device, "state": state}
+        for name in ("window_start", "window_end", "decision", "decision_function", "score", "severity", "anomaly"):
+            if name in plain:
+                one[name] = plain[name][row]
+        one["contributors"] = [
+            {"feature": feature, "share": share, "actual": actual, "typical": typical}
+            for feature, share, actual, typical in zip(
+                *(plain[name][row] for name in ("feature", "share", "actual", "typical")), strict=True
+            )
+            if feature
+        ]
+        one["model_version"] = model.version if scored else None
+        one["model"] = plain["model"][row] or None
+        one["confidence"] = plain["confidence"][row]
+        found.append(one)
+    return found
+
+
+def column(name: str, raw: msgspec.Raw) -> Array:
+    """A column of numbers or texts, or rows of numbers.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    for decoder, kind in _column:
+        with suppress(msgspec.MsgspecError, OverflowError, RecursionError):
+            found = decoder.decode(raw)
+            return _square(found) if found and isinstance(found[0], list) else np.array(found, kind)
+    raise RefusedError(f"data.{name:.80}: expected an array of numbers, of texts, or of rows of numbers.")
+
+
+def _square(rows: list[list[float | None]]) -> Array:
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        first = next(at for at, row in enumerate(rows) if len(row) != len(rows[0]))
+        raise RefusedError(f"data: row {first} has {len(rows[first])} values, and row 0 has {len(rows[0])}.")
+    return np.array(rows, np.float64).reshape(len(rows), max(widths, default=0))
+
+
+def _decoded(decoder: Any, data: bytes | msgspec.Raw, what: str) -> Any:
+    try:
+        return decoder.decode(data)
+    except RecursionError as error:
+        raise RefusedError(f"{what}: nested too deeply.") from error
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{what}: not UTF-8.") from error
+    except msgspec.MsgspecError as error:
+        raise RefusedError(f"{what}: {error}.") from error

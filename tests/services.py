@@ -1,0 +1,118 @@
+"""What tests of the service share: fleets, and a service that listens, in a thread of its own."""
+
+import asyncio
+import http.client
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import uvicorn
+
+from scorers import pack
+from scorers.fit import Detector, TrainSpec, fit_device
+from scorers.fleet import Fleet
+from scorers.model import DeviceModel
+from serving.app import Parts, build
+from serving.batching import Batcher
+from serving.grpc import Listener, listening
+from serving.repository import Repository, Spec
+from serving.service import Service, Trial
+from stream.partition import StreamSpec
+from tests.simulator import Device
+from tidewatch.servers import free_ports
+
+SPEC = TrainSpec()
+NEIGHBOURS = TrainSpec(detector=Detector.NEAREST)
+
+
+@lru_cache(maxsize=32)
+def model(seed: int, metrics: int = 4, *, neighbours: bool = False) -> DeviceModel:
+    """A model of a simulated device's windows."""
+    return fit_device(Device(seed, metrics).windows(80), np.arange(80), NEIGHBOURS if neighbours else SPEC)
+
+
+def fleet(version: str = "v1", *, seed: int = 0) -> Fleet:
+    """Three devices of one-class SVMs, two kinds of metrics, and one of another detector."""
+    models = {f"device-{at}": model(seed + at, metrics=4 + at % 2) for at in range(3)}
+    return Fleet.of(models | {"other": model(seed + 7, neighbours=True)}, version)
+
+
+def put(path: Path, packed: Fleet) -> Path:
+    """A fleet in a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pack.save(packed, path, 0)
+    return path
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that listens."""
+
+    port: int
+    grpc: int
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        """Status and JSON of an answer."""
+        status, _, content = self.raw(method, path, body, headers)
+        return status, msgspec.json.decode(content)
+
+    def raw(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and bytes of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            given = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
+            connection.request(method, path, given, headers or {})
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+        finally:
+            connection.close()
+
+    def do(self, work: Any) -> Any:
+        """What a coroutine gives in the service's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+
+@contextmanager
+def serving(spec: Spec, trial: Trial = Trial(), stream: StreamSpec | None = None) -> Iterator[Running]:  # noqa: B008 - frozen
+    """A service on free ports, ready when it is given."""
+    port, grpc = free_ports(2)
+    service = Service(Repository(spec), Batcher(0.001), stream or StreamSpec(), trial)
+    beside = partial(_listening, grpc)
+    loops: list[asyncio.AbstractEventLoop] = []
+    ready = threading.Event()
+
+    @asynccontextmanager
+    async def started(_: Service) -> AsyncIterator[None]:
+        loops.append(asyncio.get_running_loop())
+        ready.set()
+        yield
+
+    app = build(Parts(service, "0", look_s=0.05, beside=(beside, started)))
+    listener = socket.create_server(("127.0.0.1", port))
+    config = uvicorn.Config(app, loop="uvloop", http="httptools", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    work = partial(asyncio.Runner(loop_factory=config.get_loop_factory()).run, server.serve([listener]))
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield Running(port, grpc, service, loops[0])
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+
+
+def _listening(port: int, service: Service) -> Any:
+    return listening(service, Listener(f"127.0.0.1:{port}"), "0")
