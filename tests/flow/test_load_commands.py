@@ -43,7 +43,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("hours", "features", "etl.json"):
         Path("var/load", name).symlink_to(made / name)
     small = Recipe("forest", Kind.FOREST, {"n_estimators": 9, "max_depth": 8, "random_state": 42})
-    monkeypatch.setitem(fit.RECIPES, "boosting", (SMALL,))  # type: ignore[arg-type]  # a dict
+    monkeypatch.setitem(fit.RECIPES, "boosting", (SMALL,))
     monkeypatch.setitem(fit.RECIPES, "forest", (small,))
     monkeypatch.setitem(fit.RECIPES, "auto", (small, SMALL))
 
