@@ -43,9 +43,9 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("hours", "features", "etl.json"):
         Path("var/load", name).symlink_to(made / name)
     small = Recipe("forest", Kind.FOREST, {"n_estimators": 9, "max_depth": 8, "random_state": 42})
-    monkeypatch.setitem(fit.RECIPES, "boosting", (SMALL,))  # type: ignore[arg-type]  # a dict
-    monkeypatch.setitem(fit.RECIPES, "forest", (small,))  # type: ignore[arg-type]
-    monkeypatch.setitem(fit.RECIPES, "auto", (small, SMALL))  # type: ignore[arg-type]
+    monkeypatch.setitem(fit.RECIPES, "boosting", (SMALL,))
+    monkeypatch.setitem(fit.RECIPES, "forest", (small,))
+    monkeypatch.setitem(fit.RECIPES, "auto", (small, SMALL))
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -218,7 +218,7 @@ def test_a_backtest_tells_models_and_baselines_by_hours_ahead() -> None:
 
     ours = told["figures"]["chosen"]
     assert (code == 0) == all(better(ours, told["figures"][name]) for name in RIVALS)
-    assert list(told["figures"]) == ["chosen", "forest", "seasonal_naive", "last_week", "frequencies"]
+    assert list(told["figures"]) == ["chosen", "seasonal_naive", "last_week", "frequencies"]
     assert [origin - END for origin in told["origins"]] == [-5 * DAY_MS, -2 * DAY_MS]
     assert [block["to"] for block in told["horizon"]["chosen"]] == list(range(6, 49, 6))
     page = Path("a.html").read_text("utf-8")
