@@ -125,7 +125,7 @@ def mask(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}=********" for name in value)
     if isinstance(value, tuple):
-        return shlex.join(value)
+        return shlex.join(map(str, value))
     return "" if value is None else str(value)
 
 

@@ -203,14 +203,14 @@ def backtest(
     from scorers.forecast.calendar import FeatureSpec  # noqa: PLC0415 - duckdb and more, which only those who test are to pay
     from scorers.forecast.metrics import better  # noqa: PLC0415 - as above
     from scorers.forecast.naive import RIVALS  # noqa: PLC0415 - as above
-    from tidewatch import report as pages  # noqa: PLC0415 - as above
+    from tidewatch import page as pages  # noqa: PLC0415 - as above
     from tidewatch.forecast import backtest as tests  # noqa: PLC0415 - as above
     from tidewatch.forecast import page, store  # noqa: PLC0415 - as above
     from tidewatch.forecast.traces import trace as curve  # noqa: PLC0415 - as above
 
     load = _given(context, {"load.quantiles": quantiles}).settings.load
     if report is not None:
-        pages.check(report)
+        pages.check(report, "--report")
     roll = tests.Roll(origins, duration(every, "--every"), horizon, model.value)
     if trace is None:
         folder = store.root(features or load.folder)

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
 
 
-def report(  # one parameter a flag
+def report(
     context: typer.Context,
     folder: Annotated[Path | None, typer.Argument(help="The Parquet sink's folder; `parquet.folder`.")] = None,
     target: Annotated[Path, typer.Option("--out", help="The page: an HTML file.")] = Path("report.html"),

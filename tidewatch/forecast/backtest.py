@@ -144,7 +144,8 @@ def backtest(rows: pa.Table, spec: FeatureSpec, load: Load, roll: Roll, step: St
         days = (origins[-1] - first - 2 * HORIZON * HOUR_MS) / (24 * HOUR_MS)
         raise ConfigError(
             f"{len(origins)} origins so far apart begin before four days of hours are known; at most "
-            f"{max(days, 0):.1f} days can lie between the first and the last. Ask for fewer --origins, or less between them by --every."
+            f"{max(days, 0):.1f} days can lie between the first and the last. Ask for fewer --origins, or less between "
+            "them by --every."
         )
     known, parts = History.of(rows), []
     for number, origin in enumerate(origins, 1):
