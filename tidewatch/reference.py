@@ -89,7 +89,8 @@ def _literal(group: str, name: str) -> str:
     value = _plain(group, name)
     if value is None:
         kind = str(type(getattr(Settings(), group)).model_fields[name].annotation)
-        return json.dumps("/etc/tidewatch/tls.pem" if "Path" in kind else 5.0)
+        samples = {"Path": "/etc/tidewatch/tls.pem", "tuple": [0.5, 0.9]}
+        return json.dumps(next((sample for word, sample in samples.items() if word in kind), 5.0))
     if isinstance(value, dict):
         return '{ "spark.driver.memory" = "4g" }' if group == "spark" else '{ "security.protocol" = "SASL_SSL" }'
     return json.dumps(value, default=str)
