@@ -32,7 +32,10 @@ from tidewatch.training import Order, Trained
 
 OnEngine = Annotated[
     Engine,
-    typer.Option(case_sensitive=False, help="Where: here, or on Apache Spark as `[spark]` says (extra `spark`)."),
+    typer.Option(
+        case_sensitive=False,
+        help="Where: here, or on Apache Spark as the group `spark` of the settings says (extra `spark`).",
+    ),
 ]
 
 

@@ -56,7 +56,10 @@ def etl(
     ] = None,
     engine: Annotated[
         Runner,
-        typer.Option(case_sensitive=False, help="DuckDB here, or Apache Spark as `[spark]` says (extra `spark`)."),
+        typer.Option(
+            case_sensitive=False,
+            help="DuckDB here, or Apache Spark as the group `spark` of the settings says (extra `spark`).",
+        ),
     ] = Runner.DUCKDB,
     memory: Annotated[str, typer.Option(help="What DuckDB may take; the rest goes to disk.")] = "2GB",
     as_json: AsJson = False,

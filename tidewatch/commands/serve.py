@@ -17,7 +17,9 @@ from tidewatch.settings import InForce
 
 KEY = "TIDEWATCH_KEY"
 
-Url = Annotated[str | None, typer.Option(help="Address of the service; by default what `[serving]` says.")]
+Url = Annotated[
+    str | None, typer.Option(help="Address of the service; by default what the group `serving` of the settings says.")
+]
 Key = Annotated[str | None, typer.Option(envvar=KEY, help="Key of the service, if it asks for one.", show_envvar=True)]
 Ca = Annotated[str | None, typer.Option(help="File of the certificates to trust, where the service's own is private.")]
 Name = Annotated[str | None, typer.Argument(help="A model; by default the main fleet's first device.")]
