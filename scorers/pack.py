@@ -25,6 +25,7 @@ from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
 from scorers.trees import Forest, Kind
+from scorers.whole import replacing
 
 FORMAT = 5
 OLDEST = 3
@@ -78,16 +79,10 @@ def save(fleet: Fleet, path: Path, created: int) -> None:
     Raises:
         FleetFileError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w+b") as file:
+        with replacing(path) as file:
             _write(file, fleet, created)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise FleetFileError(f"The fleet file {path} cannot be written ({error}); name a folder with room.") from error
 
 
@@ -105,17 +100,11 @@ def install(source: Path, target: Path) -> None:
         FleetFileError: it is not sound, or cannot be written.
     """
     load(source)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as given, part.open("wb") as file:
+        with source.open("rb") as given, replacing(target) as file:
             shutil.copyfileobj(given, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-        _sync(target.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise FleetFileError(f"The fleet file {target} cannot be written ({error}); name another one.") from error
 
 
@@ -229,15 +218,6 @@ def _write(file: BufferedRandom | BytesIO, fleet: Fleet, created: int) -> None:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0, os.SEEK_END)
     file.write(MAGIC + digest.encode())
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename within ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _verify(path: Path, trailer: bytes, digest: str) -> None:

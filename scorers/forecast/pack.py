@@ -6,8 +6,6 @@ manifest, followed by a trailer with the SHA-256 of everything before it.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +22,7 @@ from scorers.forecast.model import WEEK, Forecaster, Kind
 from scorers.forecast.schema import FEATURES
 from scorers.pack import MAGIC, TRAILER, fingerprint
 from scorers.trees import Forest
+from scorers.whole import replacing
 
 __all__ = ["FORMAT", "dumps", "fingerprint", "load", "loads", "save"]
 
@@ -37,20 +36,11 @@ def save(forecaster: Forecaster, path: Path) -> None:
     Raises:
         ForecasterFileError: the file cannot be written.
     """
-    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = Path(file.name)
+        with replacing(path) as file:
             file.write(dumps(forecaster))
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-        _sync(path.parent)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise ForecasterFileError(
             f"The forecaster {path} cannot be written ({error}); name a folder with room."
         ) from error
@@ -191,12 +181,3 @@ def _forest(flat: Mapping[str, Any], number: int) -> Forest:
 def _listed(values: Any) -> pa.LargeListArray:
     flat = pa.array(values)
     return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename within ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
