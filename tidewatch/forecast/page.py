@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from importlib.metadata import version
-from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 
+from tidewatch import page
 from tidewatch.console import utc
 from tidewatch.forecast.backtest import Backtest
 
@@ -17,31 +16,28 @@ LINES = 5
 
 
 def write(path: Path, name: str, found: Backtest) -> None:
-    """Draw and write the page; it appears whole. ``name`` says of what the hours are."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - half a second, which only those who want a page are to pay
+    """Draw and write the page; it appears whole. ``name`` says of what the hours are.
 
-    text = files("tidewatch.forecast").joinpath("backtest.html").read_text("utf-8")
-    page = (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        .from_string(text)
-        .render(
-            name=name,
-            origins=[utc(origin)[:16] for origin in found.origins],
-            servers=found.servers,
-            rows=len(found.truth),
-            recipes=found.recipes,
-            thresholds=" and ".join(f"{value:.4g}" for value in found.thresholds[-1]),
-            version=version("tidewatch"),
-            heads=list(HEADS.values()),
-            results=[
+    Raises:
+        UnavailableError: the disk does not take it.
+    """
+    page.write(
+        path,
+        "forecast/backtest.html",
+        {
+            "name": name,
+            "origins": [utc(origin)[:16] for origin in found.origins],
+            "servers": found.servers,
+            "rows": len(found.truth),
+            "recipes": found.recipes,
+            "thresholds": " and ".join(f"{value:.4g}" for value in found.thresholds[-1]),
+            "heads": list(HEADS.values()),
+            "results": [
                 (title(of), [f"{getattr(told, figure):.4f}" for figure in HEADS]) for of, told in found.figures.items()
             ],
-            plot=plot(found),
-        )
+            "plot": plot(found),
+        },
     )
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, "utf-8")
-    part.replace(path)
 
 
 def title(name: str) -> str:
@@ -51,7 +47,7 @@ def title(name: str) -> str:
 
 def plot(found: Backtest) -> str:
     """Accuracy and macro-F1 against hours ahead, as an SVG element in the page's colours."""
-    from matplotlib import rc_context  # noqa: PLC0415 - half a second, as above
+    from matplotlib import rc_context  # noqa: PLC0415 - half a second, which only those who want a page are to pay
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "backtest", "font.size": 9}):
