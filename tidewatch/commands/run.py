@@ -1,21 +1,34 @@
 """Commands that run for ever: the worker and the sinks."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stream import app as stream
-from stream.outbox import Delivery
-from stream.owners import Owners
-from tidewatch.children import override
-from tidewatch.console import Level, err, log_from
+from tidewatch.commands import working
+from tidewatch.commands.working import OnDelivery, OnLog
+from tidewatch.console import err
 from tidewatch.follower import Follower
+from tidewatch.groups import Settings
 from tidewatch.settings import InForce
 from tidewatch.stack import prepare_topics
 from tidewatch.wiring import stream_spec, until_signalled, worker_spec
 from tidewatch.writing import Kind, write, write_once
+
+
+def _follow(app: stream.App, settings: Settings) -> None:
+    """Score by the fleet in force, which is the registry's where it is to be followed."""
+    if settings.models.follow:
+        follower = Follower(settings.models, settings.worker.fleet)
+        follower.look()
+        follower.start()
+    stream.follow_fleet(app, settings.worker.fleet)
+
+
+SCORING = working.Work(
+    cores=lambda topics, settings: stream.scoring(topics, stream_spec(settings)), spec=worker_spec, follow=_follow
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,29 +42,11 @@ def worker(
     report: Annotated[
         Path | None, typer.Option(help="Keep a JSON file here with the counts of readings, windows, alerts, rejects.")
     ] = None,
-    delivery: Annotated[Delivery | None, typer.Option(help="The same as `--set worker.delivery=…`.")] = None,
-    log: Annotated[Level | None, typer.Option(case_sensitive=False, help="The same as `tidewatch --log`.")] = None,
+    delivery: OnDelivery = None,
+    log: OnLog = None,
 ) -> None:
     """Run the stream: readings in, scored windows, alerts and rejects out. Start more to share the work."""
-    stream.share_memory()
-    if log is not None:
-        log_from(log)
-    in_force: InForce = context.obj
-    settings = override(in_force, {"worker.delivery": delivery} if delivery else {}).settings
-    broker, topics = settings.kafka.broker(), settings.topics.names()
-    prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
-    spec = worker_spec(settings)
-    owners = Owners(broker, stream.scoring(topics, stream_spec(settings)), spec)
-    owners.recovered = partial(err.print, soft_wrap=True)
-    app = stream.build(broker, owners, spec)
-    if settings.models.follow:
-        follower = Follower(settings.models, settings.worker.fleet)
-        follower.look()
-        follower.start()
-    stream.follow_fleet(app, settings.worker.fleet)
-    if report is not None:
-        stream.report_counts(app, report)
-    stream.run(app)
+    working.run(context, SCORING, report, delivery, log)
 
 
 def sink(
