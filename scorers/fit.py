@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scorers import calibration
 from scorers.calibration import Limit
 from scorers.errors import ModelError, hold
-from scorers.features import KINDS, MEAN, features, transform
+from scorers.features import features, transform
 from scorers.floors import floors_of
 from scorers.isolate import isolate
 from scorers.model import DEEPEST, DeviceModel, Kernel, Space
 from scorers.statistics import Floats, Ints, Statistics
+from scorers.whitening import Directions, space_of
 
 PARTIAL = 0.5
 """A window with less than this share of the usual readings is partial ..."""
@@ -23,24 +24,14 @@ HABIT = 0.1
 """... unless this share of the windows is: then it is how the device reports."""
 FAMILIAR = 30
 """A metric is modelled if half as many windows have it as are needed for a model, or as these, if there are."""
-
-
-MINIMAL = 0.02
-"""Least shrinkage, and least variance of a direction before it is whitened."""
 WIDENINGS = 5
 """Times that a kernel may be made wider because the threshold lies where it has no slope left."""
 WIDE = DEEPEST / 2
 """Where the threshold is to lie then, as ``gamma * reach``."""
 TOLERANCE = 1e-4
 """Of libsvm, relative to the sum of its coefficients."""
-
-
-STEPS = 2
-"""In so many, the windows that scales and correlations are not taken from are told apart."""
 NEIGHBOURS = 5
 """So many of the nearest windows are asked."""
-COMMON = 1.02
-"""Variance of a direction of standardised features above which they move together in it (Kaiser 1960, with slack)."""
 
 
 class Detector(StrEnum):
@@ -245,79 +236,14 @@ def apart(windows: int, spec: TrainSpec) -> int:
 
 
 def fit_space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
-    """Standardisation and whitening from the windows that do not stick out among those given; arguments as below.
-
-    What sticks out, a fault that nobody noticed or a restart, would widen the scales and bend the correlations by which
-    it is to be found: the farthest, ``spec.outliers`` of all, do not count (concentration steps; Rousseeuw &
-    Van Driessen 1999).
-    """
-    space = _space(shaped, softening, floors, spec)
-    for _ in range(STEPS if spec.outliers else 0):
-        far = (space.whiten(shaped) ** 2).sum(axis=1)
-        space = _space(shaped[far <= np.quantile(far, 1 - spec.outliers)], softening, floors, spec)
-    return space
+    """As :func:`scorers.whitening.space_of`."""
+    return space_of(shaped, softening, floors, spec.outliers, directions(spec))
 
 
-def _space(shaped: Floats, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
-    """Standardisation and whitening from transformed features; without the leading directions where these do not count.
-
-    A floor under each scale acts as independent measurement noise: it widens the scale and fills the
-    diagonal of the correlation matrix, so that a feature which never moved neither explodes on rounding
-    nor vanishes. Correlations are shrunk (see :func:`shrunk`), so that no direction of the whitened space is
-    narrower than the windows can prove.
-
-    Args:
-        shaped: shape (n, p), NaN where missing.
-        softening: shape (m,), that ``shaped`` was transformed with.
-        floors: shape (p,).
-        spec: how to train.
-    """
-    known = np.isfinite(shaped)
-    heard, whole = known.sum(axis=0), known.all()
-    filled = shaped if whole else np.where(known, shaped, 0.0)
-    center = filled.sum(axis=0) / np.maximum(heard, 1)
-    off = filled - center if whole else np.where(known, filled - center, 0.0)
-    scale = np.sqrt((off**2).sum(axis=0) / np.maximum(heard - 1, 1) + floors**2)
-    return Space(softening, center, scale, whitening(shrunk(off / scale), spec))
-
-
-def whitening(correlation: Floats, spec: TrainSpec) -> Floats:
-    """The projection that whitens standardised features of that correlation, both (p, p)."""
-    width = len(correlation)
-    compared = np.arange(MEAN, width, len(KINDS)) if spec.levels else np.arange(width)
-    values, vectors = np.linalg.eigh(correlation[np.ix_(compared, compared)])
-    if spec.detector is Detector.RESIDUAL:
-        vectors[:, values > COMMON] = 0.0
-    projection = np.zeros((width, width))
-    directions = (vectors / np.sqrt(np.maximum(values, MINIMAL))).T
-    # trees cut across coordinates: these are turned to where each is next to its feature (Kessy et al. 2018, ZCA-cor)
-    projection[: len(compared), compared] = vectors @ directions if spec.detector is Detector.FOREST else directions
-    return projection
-
-
-def shrunk(z: Floats) -> Floats:
-    """The correlation matrix of standardised rows (n, p), each correlation shrunk towards 0.
-
-    Schäfer & Strimmer (2005), eq. 10: intensity = sum of the correlations' variances over the sum of
-    their squares, here for each pair of feature kinds by itself. Means that follow one load keep their
-    strong correlations while the chance ones, of a mean with another metric's spread, vanish; with one
-    intensity for all, 60 windows find a third fewer broken correlations.
-    """
-    n, p = z.shape
-    product, squares = z.T @ z, z * z
-    spread = (squares.T @ squares - product**2 / n) * n / (n - 1) ** 3
-    correlation = product / (n - 1)
-    apart = ~np.eye(p, dtype=bool)
-    intensity = _by_kinds(spread * apart) / np.maximum(_by_kinds(correlation**2 * apart), np.finfo(np.float64).tiny)
-    kept = 1 - np.clip(intensity, MINIMAL, 1.0)
-    metrics = p // len(KINDS)
-    return np.where(apart, np.tile(kept, (metrics, metrics)) * correlation, 1.0)
-
-
-def _by_kinds(matrix: Floats) -> Floats:
-    """Sums of a (p, p) matrix for each pair of feature kinds, shape (5, 5)."""
-    metrics = len(matrix) // len(KINDS)
-    return np.asarray(matrix.reshape(metrics, len(KINDS), metrics, len(KINDS)).sum(axis=(0, 2)))
+def directions(spec: TrainSpec) -> Directions:
+    """In which windows are compared; trees cut across coordinates, and these are turned for them."""
+    detector = spec.detector
+    return Directions(spec.levels, minor=detector is Detector.RESIDUAL, turned=detector is Detector.FOREST)
 
 
 def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:

@@ -21,15 +21,15 @@ from scorers.fit import (
     TrainSpec,
     Trial,
     complete,
+    directions,
     fit_kernel,
     sampled,
     settle,
-    shrunk,
-    whitening,
 )
 from scorers.floors import floors_of
 from scorers.model import DeviceModel, Space
 from scorers.statistics import Floats, Ints, Statistics, concat
+from scorers.whitening import shrunk, whitening
 
 FOLDS = 10
 """Parts that the devices are held out in, at most."""
@@ -99,7 +99,7 @@ def _common(statistics: Statistics, spec: TrainSpec) -> Statistics:
 
 
 def _space(windows: _Windows, softening: Floats, floors: Floats, spec: TrainSpec) -> Space:
-    """As :func:`scorers.fit.fit_space`, from both components of variance."""
+    """As :func:`scorers.whitening.space_of`, from both components of variance."""
     shaped, owner = windows
     known = np.isfinite(shaped)
     heard = _sums(known.astype(np.float64), owner)
@@ -115,7 +115,7 @@ def _space(windows: _Windows, softening: Floats, floors: Floats, spec: TrainSpec
     solid = np.where(between > 0, between, 1.0)
     parts = ((within, shrunk(off / within)), (between, shrunk(apart / solid)))
     covariance = sum(np.outer(size, size) * correlation for size, correlation in parts)
-    return Space(softening, center, scale, whitening(covariance / np.outer(scale, scale), spec))
+    return Space(softening, center, scale, whitening(covariance / np.outer(scale, scale), directions(spec)))
 
 
 def _sums(values: Floats, owner: Ints) -> Floats:

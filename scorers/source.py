@@ -4,7 +4,7 @@ Input is what the Parquet sink writes: one row per device, window and metric.
 """
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +81,31 @@ def tables(
             database.register(name, pa.table({"device": pa.array(list(some), pa.string())}))
         chosen = chosen_of(origin, period) + " AND device_id NOT IN (FROM done)"
         chosen += "" if only is None else " AND device_id IN (FROM wanted)"
-        counted = database.execute(f"SELECT count(DISTINCT device_id) {chosen}", params).fetchall()
-        columns = f"device_id, epoch_ms(window_end) AS window_end, metric, {', '.join(BLOCKS)}"
-        rows = database.sql(f"SELECT {columns} {chosen} ORDER BY device_id", params=params)
-        yield counted[0][0], whole(rows.to_arrow_reader(TASK_ROWS), "device_id")
+        names = _named(database, chosen, params)
+        used = ", ".join(BLOCKS)
+        joined = f"FROM (SELECT device_id, metric, window_end, {used} {chosen}) "
+        joined += "JOIN devices USING (device_id) JOIN metrics USING (metric)"
+        columns = f"device, epoch_ms(window_end) AS window_end, label, {used}"
+        rows = database.sql(f"SELECT {columns} {joined} ORDER BY device", params=params).to_arrow_reader(TASK_ROWS)
+        yield len(names[0]), whole((_spelt(batch, *names) for batch in rows), "device_id")
+
+
+def _named(database: duckdb.DuckDBPyConnection, chosen: str, params: dict[str, Any]) -> tuple[pa.Array, pa.Array]:
+    """The devices and the metrics there are, as tables that number them: numbers are sorted twice as fast as names."""
+    database.execute(f"CREATE TEMP TABLE named AS SELECT DISTINCT device_id, metric {chosen}", params)
+    names = []
+    for table, column, number in (("devices", "device_id", "device"), ("metrics", "metric", "label")):
+        there = f"FROM named WHERE {column} IS NOT NULL"
+        known = database.sql(f"SELECT DISTINCT {column} {there} ORDER BY 1").to_arrow_table()
+        database.register(table, known.append_column(number, pa.array(np.arange(len(known), dtype=np.uint32))))
+        names.append(known[column].combine_chunks())
+    return names[0], names[1]
+
+
+def _spelt(batch: pa.RecordBatch, devices: pa.Array, metrics: pa.Array) -> pa.RecordBatch:
+    """Names in place of their numbers."""
+    named = batch.set_column(0, "device_id", devices.take(batch["device"]))
+    return named.set_column(2, "metric", metrics.take(batch["label"]))
 
 
 Opened = tuple[duckdb.DuckDBPyConnection, str, dict[str, Any]]
@@ -97,7 +118,7 @@ def opened(source: Path | ds.Dataset) -> Iterator[Opened]:
     files = _files(source)
     if not files:
         raise InputError(
-            f"There are no Parquet files under {_named(source)}; let the Parquet sink write some, or name its folder."
+            f"There are no Parquet files under {_called(source)}; let the Parquet sink write some, or name its folder."
         )
     with tempfile.TemporaryDirectory() as spill:
         config: dict[str, Any] = {"temp_directory": spill, "memory_limit": SORTING}
@@ -110,7 +131,7 @@ def opened(source: Path | ds.Dataset) -> Iterator[Opened]:
                     yield database, "source", {}
         except duckdb.Error as error:
             raise InputError(
-                f"{_named(source)} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
+                f"{_called(source)} does not hold window statistics ({error}); name a folder the Parquet sink wrote."
             ) from error
 
 
@@ -120,7 +141,7 @@ def _files(source: Path | ds.Dataset) -> list[str]:
     return list(source.files)
 
 
-def _named(source: Path | ds.Dataset) -> str:
+def _called(source: Path | ds.Dataset) -> str:
     return str(source) if isinstance(source, Path) else "The statistics table"
 
 
@@ -142,7 +163,7 @@ def _filter(period: Period) -> str:
     return " AND ".join(terms)
 
 
-def whole(batches: pa.RecordBatchReader, column: str) -> Iterator[pa.Table]:
+def whole(batches: Iterable[pa.RecordBatch], column: str) -> Iterator[pa.Table]:
     """Tables that end where a device (or what else is in ``column``) ends, from batches sorted by it."""
     held: list[pa.RecordBatch] = []
     for batch in batches:

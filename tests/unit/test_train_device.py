@@ -10,12 +10,13 @@ from sklearn.svm import OneClassSVM
 
 from scorers import calibration
 from scorers.errors import ConfigError, ModelError
-from scorers.fit import MINIMAL, Detector, TrainSpec, fit_device, refuse_degenerate, shrunk
+from scorers.fit import Detector, TrainSpec, fit_device, refuse_degenerate
 from scorers.fleet import Fleet
 from scorers.metrics import runs
 from scorers.model import DEEPEST, DeviceModel
 from scorers.statistics import Floats, Statistics, concat
 from scorers.verdicts import Verdicts
+from scorers.whitening import MINIMAL, Directions, nearest, shrunk, space_of
 from stream.alert import AlertSpec
 from tests.simulator import FAULTS, READINGS, Device, summarise
 from tidewatch.protocols import firing
@@ -251,6 +252,31 @@ def test_independent_features_stay_independent() -> None:
 
     assert np.abs(whole[~np.eye(20, dtype=bool)]).max() < 0.2
     np.testing.assert_array_equal(np.diag(whole), 1.0)
+
+
+def test_the_windows_that_count_are_those_within_the_quantile() -> None:
+    far = np.random.default_rng(0).exponential(size=333).round(2)  # with ties
+
+    for share in (0.5, 0.95, 0.98):
+        np.testing.assert_array_equal(nearest(far, share), far <= np.quantile(far, share))
+
+
+@pytest.mark.parametrize("rows", [12, 40, 300])
+def test_windows_that_stick_out_are_the_same_by_direction_and_without(rows: int) -> None:
+    # few windows of many features: the correlations of one kind of feature alone may be narrower than any direction may
+    random = np.random.default_rng(rows)
+    shaped = random.standard_normal((rows, 5)) @ random.standard_normal((5, 20)) + 0.01 * random.standard_normal(
+        (rows, 20)
+    )
+    shaped[3] += 50
+
+    plain = space_of(shaped, np.ones(4), np.full(20, 0.01), 0.05, Directions())
+    turned = space_of(shaped, np.ones(4), np.full(20, 0.01), 0.05, Directions(turned=True))
+
+    np.testing.assert_array_equal(plain.center, turned.center)
+    np.testing.assert_allclose(
+        plain.projection.T @ plain.projection, turned.projection.T @ turned.projection, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_a_kernel_is_widened_until_its_threshold_has_a_slope() -> None:
