@@ -78,7 +78,7 @@ def load(result: Mapping[str, Any], path: Path) -> None:
     axes.set(xlabel="GB of session log", xlim=(0, None))
     for panel in (axes, right):
         panel.spines["top"].set_visible(False)
-    axes.legend(fontsize="small", frameon=False, loc="upper left")
+    axes.legend(fontsize="small", frameon=False, loc="lower right")
     _save(figure, path)
 
 
