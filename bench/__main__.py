@@ -336,7 +336,7 @@ def serve(
 
 
 @app.command()
-def swaps(
+def swaps(  # noqa: PLR0913 - one parameter a flag
     *,
     seconds: Annotated[float, typer.Option(min=1, help="For how long, before the service is told to leave.")] = 60.0,
     times: Annotated[int, typer.Option("--swaps", min=1, help="How many times the champion is swapped.")] = 10,

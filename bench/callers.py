@@ -1,7 +1,7 @@
 """Callers of a service that go on while its models change and until it has left, and say how each request ended.
 
 As a load balancer would see it: a request is *answered*; or the caller is *told* to go elsewhere, as its connection is
-refused, or as a 503 with ``Retry-After`` comes once the service has said that it is not ready; whatever else is *failed*.
+refused, or as a 503 with ``Retry-After`` comes once the service has said that it is not ready; all else has *failed*.
 Nobody here stops at the first sign of leaving: they go on until there is nobody to connect to.
 """
 
@@ -149,9 +149,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """An answer is whole."""
-        told = _Reply(
-            self._parser.get_status_code(), self._headers, self._body, self._parser.should_keep_alive()
-        )
+        told = _Reply(self._parser.get_status_code(), self._headers, self._body, self._parser.should_keep_alive())
         self._reset()
         if self._reply and not self._reply.done():
             self._reply.set_result(told)
@@ -170,6 +168,7 @@ class Caller:
     async def go_on(self, tally: Tally) -> None:
         """Until there is nobody to connect to."""
         asked = cycle([(question, *self._request(question)) for question in self.questions])
+        await asyncio.sleep(random.uniform(0, self.pause_s))  # noqa: S311 - no secret
         while (connection := await _connect(self.port)) is not None:
             while connection.open:
                 question, head, body = next(asked)

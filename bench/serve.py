@@ -47,7 +47,9 @@ class Http(Server):
     def answers(self) -> bool:
         """Whether its last model is ready."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/models/{model_name(MODELS - 1)}/ready", timeout=1):
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/v2/models/{model_name(MODELS - 1)}/ready", timeout=1
+            ):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -135,6 +137,7 @@ def _mlserver(place: Path, pasts: dict[str, Statistics]) -> Iterator[Http]:
 
 
 def model_name(number: int) -> str:
+    """As the published models are called."""
     return f"device-{number // 5 + 1}-sensor-{number % 5 + 1}"
 
 

@@ -104,7 +104,7 @@ def show(result: Mapping[str, Any]) -> None:
     )
     for name in ("told", "failed"):
         for reason, count in sorted(result[name].items()):
-            out.print(f"{name}: {count} × {reason}", soft_wrap=True)
+            out.print(f"{name}: {count:,} times {reason}", soft_wrap=True)
     for line in result["errors"]:
         out.print(f"failed: {line}", soft_wrap=True, markup=False)
     for version in result["unseen"]:
@@ -200,32 +200,29 @@ def _errors(log: Path) -> list[str]:
 async def _seen(tally: Tally, version: str) -> None:
     try:
         async with asyncio.timeout(_SEEN_S):
-            while not tally.versions[version]:
+            while not tally.versions[version]:  # noqa: ASYNC110 - it is for callers to answer
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise UnavailableError(f"Version {version} was promoted, and nobody was answered by it.") from None
 
 
 def _callers(case: Case, site: Site, fleets: Sequence[Fleet]) -> list[Caller | GrpcCaller]:
-    """Most ask without a pause; some pause, some ask for much, one is slow to send it."""
+    """Most pause between requests; some do not, some ask for much, some are slow to send it."""
     port = site.server.port
     few = [_question(model_name(at), at, ROWS, fleets) for at in range(MODELS)]
     much = [_question(model_name(0), MODELS, LARGE, fleets)]
-    found: list[Caller | GrpcCaller] = []
-    for number in range(case.http):
-        own = few[number % MODELS :] + few[: number % MODELS]
-        if number % 16 == 1:
-            found.append(Caller("HTTP, 5,000 rows", port, much, pause_s=callers.PAUSE_S))
-        elif number % 16 == 2:
-            found.append(Caller("HTTP, slow to send", port, own, slow_s=callers.SLOW_S))
-        elif number % 4 == 3:
-            found.append(Caller("HTTP, with pauses", port, own, pause_s=callers.PAUSE_S))
-        else:
-            found.append(Caller("HTTP", port, own))
-    for number in range(case.grpc):
-        kind, questions = ("gRPC, 5,000 rows", much) if number % 4 == 3 else ("gRPC", few)
-        found.append(GrpcCaller(kind, site.grpc, questions))
-    return found
+    kinds = {
+        0: Caller("HTTP, without a pause", port, few),
+        1: Caller("HTTP, 5,000 rows", port, much, pause_s=callers.PAUSE_S),
+        2: Caller("HTTP, slow to send", port, few, slow_s=callers.SLOW_S),
+    }
+    usual = Caller("HTTP", port, few, pause_s=callers.PAUSE_S)
+    over_grpc = {0: GrpcCaller("gRPC, 5,000 rows", site.grpc, much)}
+    usual_grpc = GrpcCaller("gRPC", site.grpc, few)
+    return [
+        *(kinds.get(number % 12, usual) for number in range(case.http)),
+        *(over_grpc.get(number % 4, usual_grpc) for number in range(case.grpc)),
+    ]
 
 
 def _question(model: str, seed: int, count: int, fleets: Sequence[Fleet]) -> Question:

@@ -1,6 +1,6 @@
 """The gate of gRPC: the keys, scopes, limits and request lines of HTTP, for calls.
 
-The key is in ``authorization`` of a call's metadata, ``x-request-id`` and ``traceparent`` are there too. A call's message
+The key is in ``authorization`` of a call's metadata, and ``x-request-id`` and ``traceparent`` are there too. A message
 has as long to come as a body over HTTP, so every call is taken as one that may stream: a client who sends nothing, or
 what is no message, is told so.
 """
@@ -59,9 +59,7 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpci
         call = _Call(self._gate, details.method.rpartition("/")[2], metadata, handler)
         if handler is None:
             return handler if call.key_fault() is None else grpc.stream_unary_rpc_method_handler(call.run)
-        return grpc.stream_unary_rpc_method_handler(
-            call.run, handler.request_deserializer, handler.response_serializer
-        )
+        return grpc.stream_unary_rpc_method_handler(call.run, handler.request_deserializer, handler.response_serializer)
 
 
 @dataclass(slots=True)

@@ -30,7 +30,9 @@ def played(gate: Gate, play: Callable[[grpc.aio.Channel], Awaitable[Any]], behav
     """What comes of a channel to a server behind a gate."""
 
     async def run() -> Any:
-        server = grpc.aio.server(interceptors=(KeyInterceptor(gate),), options=[("grpc.max_receive_message_length", 99)])
+        server = grpc.aio.server(
+            interceptors=(KeyInterceptor(gate),), options=[("grpc.max_receive_message_length", 99)]
+        )
         methods = {name: grpc.unary_unary_rpc_method_handler(behaviour, _message) for name in CALLS}
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),)
@@ -120,7 +122,11 @@ def test_a_message_that_does_not_come_or_is_none_is_told() -> None:
     async def play(channel: grpc.aio.Channel) -> list[str]:
         stream = channel.stream_unary(path("ModelInfer"))
         silent = stream()
-        calls = [silent, stream(nothing()), *(channel.unary_unary(path("ModelInfer"))(it) for it in (b"none", b"x" * 100))]
+        calls = [
+            silent,
+            stream(nothing()),
+            *(channel.unary_unary(path("ModelInfer"))(it) for it in (b"none", b"x" * 100)),
+        ]
         return [(await call.code()).name for call in calls]
 
     assert played(made, play) == ["DEADLINE_EXCEEDED", "INVALID_ARGUMENT", "INVALID_ARGUMENT", SPENT]
@@ -142,7 +148,7 @@ def test_more_calls_than_may_be_at_work_are_told_when_to_come_again() -> None:
 
     async def play(channel: grpc.aio.Channel) -> tuple[str, str, dict[str, str]]:
         first = channel.unary_unary(path("ModelInfer"))(b"x")
-        while not made.at_work:
+        while not made.at_work:  # noqa: ASYNC110 - the code under test has no event for it
             await asyncio.sleep(0.01)
         second = channel.unary_unary(path("ModelInfer"))(b"x")
         code = await second.code()
