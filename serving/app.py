@@ -14,6 +14,7 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from serving import http, openapi, rest
 from serving.errors import OverloadedError, RefusedError
@@ -125,8 +126,11 @@ def _errors(app: FastAPI) -> None:
         return _fault(str(error), error.status, headers)
 
     @app.exception_handler(HTTPException)
-    async def failed(_: Request, error: HTTPException) -> Response:
-        return _fault(str(error.detail), error.status_code, dict(error.headers or {}))
+    async def failed(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # noqa: PLR2004 - of HTTP
+            headers["Allow"] = _allowed(app, request)
+        return _fault(str(error.detail), error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -137,6 +141,12 @@ def _errors(app: FastAPI) -> None:
     async def broken(_: Request, error: Exception) -> Response:
         log.error("a request was not answered", exc_info=error)
         return _fault("The service is at fault; its log says how.", 500)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of every route of a path; the router knows those of the first alone."""
+    fitting = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in fitting for method in getattr(route, "methods", None) or ()}))
 
 
 def _fault(said: str, status: int, headers: dict[str, str] | None = None) -> Response:

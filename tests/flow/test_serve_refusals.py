@@ -51,7 +51,6 @@ ROUTES = [
     ("GET", "/docs", "read"),
     ("GET", "/openapi.json", "read"),
     ("GET", "/nowhere", "read"),
-    ("PUT", "/nowhere", "admin"),
 ]
 CALLS = [
     ("ModelInfer", "score"),
