@@ -68,9 +68,11 @@ class Site:
         """What it has said."""
         return (self.folder / "log").read_text("utf-8", errors="replace")
 
-    def get(self, path: str) -> str:
-        """The text of an answer."""
-        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {self.keys['admin']}"})
+    def get(self, path: str, body: object = None, **headers: str) -> str:
+        """The text of an answer; a POST where there is a body."""
+        headers["authorization"] = f"Bearer {self.keys['admin']}"
+        data = None if body is None else msgspec.json.encode(body)
+        request = urllib.request.Request(self.url + path, data, headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return str(answer.read().decode())
 
@@ -106,8 +108,8 @@ def filled(folder: Path, url: str) -> None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Site]:
-    """A service with all that it can have, ready."""
+def running(folder: Path, changes: Mapping[str, object] | None = None) -> Iterator[Site]:
+    """A service with all that it can have, ready; ``changes`` are of its settings."""
     put(folder / "fleet.arrow", fleet())
     put(folder / "fleets" / "spare.arrow", fleet("spare", seed=3))
     put(folder / "challenger.arrow", fleet("challenger", seed=5))
@@ -133,7 +135,7 @@ def running(folder: Path) -> Iterator[Site]:
             "serving.collect_folder": folder / "collected",
             "serving.port": port,
             "serving.grpc_port": grpc,
-        }
+        } | dict(changes or {})
         flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         command = [*tether(), sys.executable, "-m", "tidewatch", *flags, "serve"]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEWATCH_")}
