@@ -46,7 +46,7 @@ RULES = (
     rule("POST", r"/v2/repository/.*", Scope.ADMIN),
     rule("GET POST", r"/score|/api/v1/service/.+/score", Scope.SCORE),
     rule("POST", r"/v2/models/.*", Scope.SCORE),
-    rule("POST DELETE", r"/jobs(/.*)?", Scope.SCORE),
+    rule("POST", r"/jobs(/.*)?", Scope.SCORE),
     rule("GET HEAD OPTIONS", r".*", Scope.READ),
 )
 """Whatever no rule fits needs ``admin``."""

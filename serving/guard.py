@@ -47,10 +47,12 @@ _SECURE: Headers = [
 _STRICT = (b"strict-transport-security", b"max-age=31536000")
 _NO_STORE = (b"cache-control", b"no-store")
 _DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_PAGE_POLICY = (
-    b"content-security-policy",
-    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'",
+_PAGE = (
+    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
+    b"worker-src 'self' blob:"
 )
+"""Of the documents; ReDoc searches in a worker that it makes of a blob."""
+_PAGE_POLICY = (b"content-security-policy", _PAGE)
 
 
 @dataclass(frozen=True, slots=True)

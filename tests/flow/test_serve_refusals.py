@@ -46,7 +46,7 @@ ROUTES = [
     ("GET", "/jobs", "read"),
     ("POST", "/jobs", "score"),
     ("GET", "/jobs/x", "read"),
-    ("DELETE", "/jobs/x", "score"),
+    ("POST", "/jobs/x/cancel", "score"),
     ("GET", "/metrics", "read"),
     ("GET", "/docs", "read"),
     ("GET", "/openapi.json", "read"),
