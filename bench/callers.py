@@ -111,7 +111,8 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionError: the connection ended without one.
         """
-        reply = self._reply = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[_Reply] = asyncio.get_running_loop().create_future()
+        self._reply = reply
         if slow_s:
             self._transport.write(head + body[: len(body) // 2])
             await asyncio.sleep(slow_s)

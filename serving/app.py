@@ -10,7 +10,6 @@ from pathlib import Path
 import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -25,6 +24,8 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 """Swagger UI and ReDoc, so that the documents need no network."""
+PAGE = Path(__file__).parent / "documents.html"
+"""Shows one of them, and asks for a key where the document needs one."""
 
 Beside = Callable[[Service], AbstractAsyncContextManager[object]]
 """What runs while the application does, such as the gRPC server; the list may grow until it starts."""
@@ -96,25 +97,15 @@ def _documents(app: FastAPI, service: Service) -> None:
     app.mount("/assets", StaticFiles(directory=ASSETS), name="assets")
     app.openapi = lambda: openapi.document(app, service)  # type: ignore[method-assign]
 
+    page = PAGE.read_text("utf-8")
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            swagger_js_url="/assets/swagger-ui-bundle.js",
-            swagger_css_url="/assets/swagger-ui.css",
-            swagger_favicon_url="/assets/favicon.png",
-        )
+        return HTMLResponse(page.replace("{script}", "swagger-ui-bundle.js"))
 
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> HTMLResponse:
-        return get_redoc_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            redoc_js_url="/assets/redoc.standalone.js",
-            redoc_favicon_url="/assets/favicon.png",
-            with_google_fonts=False,
-        )
+        return HTMLResponse(page.replace("{script}", "redoc.standalone.js"))
 
 
 def _errors(app: FastAPI) -> None:

@@ -242,7 +242,7 @@ class _Exchange:
         """Who calls, for its rate."""
         spec = self._gate.spec
         address = (self._scope.get("client") or ("",))[0]
-        if spec.keys is None or path in OPEN:
+        if spec.keys is None or path in OPEN or access.PAGES.fullmatch(path):
             return f"@{address}"
         given = access.bearer(self._headers.get(b"authorization"))
         if given is None:

@@ -50,7 +50,6 @@ ROUTES = [
     ("GET", "/jobs/x", "read"),
     ("POST", "/jobs/x/cancel", "score"),
     ("GET", "/metrics", "read"),
-    ("GET", "/docs", "read"),
     ("GET", "/openapi.json", "read"),
 ]
 CALLS = [
@@ -102,7 +101,7 @@ class Site:
             try:
                 channel.unary_unary(f"/{SERVICE}/{name}")(message, timeout=PATIENCE_S, metadata=given)
             except grpc.RpcError as error:
-                return error.code().name, error.details()  # type: ignore[attr-defined]
+                return error.code().name, error.details()
         return "OK", ""
 
     def sent(self, *parts: bytes) -> bytes:
@@ -153,7 +152,8 @@ def environ() -> dict[str, str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("serve")
     put(folder / "var" / "fleet.arrow", fleet())
-    found = Site(folder, *free_ports(2))
+    port, grpc_port = free_ports(2)
+    found = Site(folder, port, grpc_port)
     file, now = KeyFile(folder / "var" / "keys.json"), time.time()
     for name in ("read", "score", "admin"):
         found.keys[name] = file.create(name, [Scope(name)], now=now)[1]
@@ -214,21 +214,32 @@ def test_every_call_needs_a_key_in_force_with_its_scope(site: Site, name: str, s
     site.quiet()
 
 
+def test_pages_of_documents_are_there_for_all_and_what_they_show_is_not(site: Site) -> None:
+    pages = [site.ask("GET", page) for page in ("/docs", "/redoc", "/assets/swagger-ui.css")]
+
+    assert [status for status, _ in pages] == [200] * 3
+    assert all("device-0" not in text for _, text in pages)
+    assert site.ask("GET", "/openapi.json")[0] == 401
+    assert site.ask("POST", "/docs")[0] == 405
+    site.quiet()
+
+
 def test_a_key_that_is_revoked_while_it_runs_is_refused_within_seconds(site: Site) -> None:
     site.keys["brief"] = key = site.run("keys", "create", "brief", "--scope", "read")
-    for answer in (
-        lambda: site.ask("GET", "/v2/models/fleet", key)[0] == 200,
-        lambda: site.call("ServerMetadata", key)[0] == "OK",
-    ):
-        deadline = time.monotonic() + 10
-        while not answer() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert answer()
+
+    def known() -> tuple[bool, bool]:
+        return site.ask("GET", "/v2/models/fleet", key)[0] == 200, site.call("ServerMetadata", key)[0] == "OK"
+
+    deadline = time.monotonic() + 10
+    while known() != (True, True) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    opened = known()
     site.run("keys", "revoke", "brief")
     deadline = time.monotonic() + 10
-    while site.ask("GET", "/v2/models/fleet", key)[0] == 200 and time.monotonic() < deadline:
+    while known() != (False, False) and time.monotonic() < deadline:
         time.sleep(0.1)
 
+    assert opened == (True, True)
     assert site.ask("GET", "/v2/models/fleet", key)[0] == 401
     assert site.call("ServerMetadata", key)[0] == "UNAUTHENTICATED"
     site.quiet()

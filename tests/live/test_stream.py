@@ -59,7 +59,7 @@ class Reader:
 
     def events(self, count: int) -> list[tuple[str, str]]:
         """The next events: id, and whose alert."""
-        found = []
+        found: list[tuple[str, str]] = []
         while len(found) < count:
             fields = dict(line.split(": ", 1) for line in iter(self._line, "") if not line.startswith(":"))
             if fields:

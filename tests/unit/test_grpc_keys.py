@@ -116,8 +116,8 @@ def test_a_message_that_does_not_come_or_is_none_is_told() -> None:
     made = Gate(GuardSpec(limits=Limits(body_s=0.05)))
 
     async def nothing() -> AsyncIterator[bytes]:
-        return
-        yield b""
+        for message in list[bytes]():
+            yield message
 
     async def play(channel: grpc.aio.Channel) -> list[str]:
         stream = channel.stream_unary(path("ModelInfer"))
