@@ -1,7 +1,8 @@
 """Callers of a service that go on while its models change and until it has left, and say how each request ended.
 
 As a load balancer would see it: a request is *answered*; or the caller is *told* to go elsewhere, as its connection is
-refused, or as a 503 with ``Retry-After`` comes once the service has said that it is not ready; all else has *failed*.
+refused, or as a 503 with ``Retry-After`` (over gRPC UNAVAILABLE with ``grpc-retry-pushback-ms``) comes once the service
+has said that it is not ready; all else has *failed*.
 Nobody here stops at the first sign of leaving: they go on until there is nobody to connect to.
 """
 
@@ -249,8 +250,8 @@ class GrpcCaller:
                 try:
                     reply = await call(message, timeout=_PATIENCE_S)
                 except grpc.aio.AioRpcError as error:
-                    if refused(error):
-                        tally.told["gRPC: connection refused"] += 1
+                    if told := _told(error, tally):
+                        tally.told[told] += 1
                         return
                     tally.failed[f"{self.kind}: {error.code().name}: {error.details()}"] += 1
                     continue
@@ -258,9 +259,14 @@ class GrpcCaller:
                 tally.answer(self.kind, question, reply.model_version, decisions, began)
 
 
-def refused(error: grpc.aio.AioRpcError) -> bool:
-    """Whether a call has never left, as there is nobody to connect to."""
-    return error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
+def _told(error: grpc.aio.AioRpcError, tally: Tally) -> str | None:
+    """How a caller was told to go elsewhere, if he was."""
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return None
+    if "failed to connect" in (error.details() or "").lower():
+        return "gRPC: connection refused"
+    pushed = any(name == "grpc-retry-pushback-ms" for name, _ in error.trailing_metadata() or ())
+    return "gRPC: UNAVAILABLE and when to try again" if pushed and tally.leaving else None
 
 
 def _message(known: Mapping[str, Any], question: Question) -> Any:

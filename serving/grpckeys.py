@@ -34,6 +34,7 @@ _SCOPES = {
 """Every other call needs ``admin``."""
 _AGAIN = (("grpc-retry-pushback-ms", "1000"),)
 """When to try again, as gRPC's clients know it (gRFC A6)."""
+_PASSING = frozenset({"rate", "concurrency", "draining"})
 Continue = Callable[[Any], Awaitable[Any]]
 
 
@@ -122,6 +123,8 @@ class _Call:
         gate = self.gate
         if self.name in OPEN:
             return None
+        if gate.closing:  # what comes while the server stops would be cancelled without a word
+            return Fault(grpc.StatusCode.UNAVAILABLE, "draining", "The service leaves; ask another one.")
         wait = gate.buckets.take(self.caller or f"@{address(peer)}", gate.spec.clock()) if gate.buckets else 0.0
         if wait:
             message = f"Too many requests of this caller; try again in {ceil(wait)} s."
@@ -162,7 +165,7 @@ class _Call:
 
     async def _refuse(self, context: Any, fault: Fault) -> None:
         self.gate.meters.rejected.labels(fault.reason).inc()
-        trailing = _AGAIN if fault.reason in {"rate", "concurrency"} else ()
+        trailing = _AGAIN if fault.reason in _PASSING else ()
         await context.abort(fault.code, fault.message, (*context.trailing_metadata(), *trailing))
 
     def _tell(self, status: grpc.StatusCode, told: trace.Context, seconds: float) -> None:

@@ -81,6 +81,8 @@ class Gate:
         self.spec = spec
         self.meters = Meters()
         self.draining = False
+        self.closing = False
+        """Whether the notice is over: over gRPC, whose connections cannot be given back, calls are sent elsewhere."""
         self.at_work = 0
         self.streams = 0
         self.routed: Callable[[Scope], bool] = lambda _: True

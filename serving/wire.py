@@ -190,6 +190,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let in who waits at the door and nobody else, then close it, and finish."""
+        self._gate.closing = True
         if not self.force_exit:
             hold_back(sockets or ())
             await asyncio.sleep(LINGER_S)

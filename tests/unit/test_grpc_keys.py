@@ -161,6 +161,16 @@ def test_more_calls_than_may_be_at_work_are_told_when_to_come_again() -> None:
     assert made.at_work == 0
 
 
+def test_calls_are_sent_elsewhere_once_the_notice_is_over() -> None:
+    made = Gate(GuardSpec())
+    made.drain()
+    during = answers(made, None, "ModelInfer")
+    made.closing = True
+
+    assert during == ["OK"]
+    assert answers(made, None, "ModelInfer", "ServerLive") == ["UNAVAILABLE", "OK"]
+
+
 def test_a_line_a_call_says_who_asked_for_what_and_nothing_else(
     file: KeyFile, caplog: pytest.LogCaptureFixture
 ) -> None:
