@@ -12,6 +12,7 @@ from serving import wire
 from serving.app import Beside, Parts, build
 from serving.batching import Batcher
 from serving.grpc import Listener, listening
+from serving.grpccalls import CallInterceptor
 from serving.grpckeys import KeyInterceptor
 from serving.guard import Gate
 from serving.repository import Repository, Spec
@@ -98,7 +99,8 @@ def _listener(settings: Settings, gate: Gate) -> Listener:
     about = settings.serving
     chain, key = (path.read_bytes() if path else None for path in (about.tls_cert, about.tls_key))
     address = f"{_bracketed(about.host)}:{about.grpc_port}"
-    return Listener(address, key, chain, max_bytes=_body_bytes(settings), interceptors=(KeyInterceptor(gate),))
+    interceptors = (CallInterceptor(gate), KeyInterceptor(gate))
+    return Listener(address, key, chain, max_bytes=_body_bytes(settings), interceptors=interceptors)
 
 
 def run(settings: Settings, host: Host) -> None:
