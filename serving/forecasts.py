@@ -32,7 +32,7 @@ OUTPUTS = (
     *(Tensor(name, "FP64", (-1,)) for name in CLASSES),
     Tensor("basis", "BYTES", (-1,)),
 )
-"""The likeliest class, the probabilities of all, and whose history they rest on: the row's ``own``, or the ``fleet``'s."""
+"""The likeliest class, the probabilities of all, and whose history they rest on: ``own``, the row's, or ``fleet``."""
 _SAME = 1e-6
 """Days that a trend may be off, as texts of numbers are cut."""
 _MOST = 2**63 / UNIT
