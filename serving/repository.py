@@ -167,7 +167,7 @@ class Repository:
             return slot, tail
         if main is None:
             raise NotFoundError(f"There is no model {name!r:.80}: {self.main.reason}.")
-        known = [*self._slots, *main.fleet.devices[:3]]
+        known = [*self._slots, *main.devices[:3]]
         raise NotFoundError(
             f"There is no model {name!r:.80}; there is {listed(known)}, and what /v2/repository/index says."
         )
@@ -184,8 +184,8 @@ class Repository:
     def _device(hosted: Hosted, name: str, device: str) -> Model:
         found = hosted.device(name, device)
         if found is None:
-            version = hosted.version
-            raise NotFoundError(f"The model {hosted.whole.name}, version {version}, has none of device {device!r:.80}.")
+            where = f"{hosted.whole.name}, version {hosted.version}"
+            raise NotFoundError(f"In {where} there is no model of device {device!r:.80}.")
         return found
 
     # --- the repository extension --------------------------------------------------------------

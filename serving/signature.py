@@ -132,7 +132,11 @@ def plain(columns: Columns) -> dict[str, Any]:
 
 def blank(array: Array) -> Array:
     """The array with None for NaN."""
-    return np.where(np.isnan(array), None, array.astype(object)) if array.dtype.kind == "f" else array
+    if array.dtype.kind != "f":
+        return array
+    found = array.astype(object)
+    found[np.isnan(array)] = None
+    return found
 
 
 def short(values: Array) -> Array:
