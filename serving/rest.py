@@ -169,7 +169,7 @@ async def _body(request: Request, kind: Any) -> Any:
         RefusedError: it is not what the route takes.
     """
     body = await read(dict(request.scope["headers"]), request.receive, _BODY)
-    if not body.strip():
+    if not body:
         return kind()
     try:
         return msgspec.json.decode(body, type=kind)
