@@ -1,12 +1,10 @@
-"""The gate of gRPC: the keys, scopes, limits and request lines of HTTP, for calls.
+"""The gate of gRPC: the keys, scopes and limits of HTTP, for calls; the key is in ``authorization`` of their metadata.
 
-The key is in ``authorization`` of a call's metadata, and ``x-request-id`` and ``traceparent`` are there too. A message
-has as long to come as a body over HTTP, so every call is taken as one that may stream: a client who sends nothing, or
-what is no message, is told so.
+A message has as long to come as a body over HTTP, so every call is taken as one that may stream: a client who sends
+nothing, or what is no message, is told so.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import ceil
@@ -16,11 +14,10 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from serving import trace
 from serving.access import bearer
-from serving.guard import Gate, requests_log
+from serving.guard import Gate
 from serving.keys import Scope
-from serving.meters import OTHER
+from serving.trace import current
 
 OPEN = frozenset({"ServerLive", "ServerReady"})
 """Calls of probes."""
@@ -76,29 +73,13 @@ class _Call:
     """For its rate."""
 
     async def run(self, _: Any, context: Any) -> Any:
-        """Answer, whatever happens; then log."""
-        started = self.gate.spec.clock()
-        told = trace.Context(
-            trace.request_id(self.metadata.get("x-request-id")), trace.trace(self.metadata.get("traceparent"))
-        )
-        token = trace.current.set(told)
-        status = grpc.StatusCode.CANCELLED
-        context.set_trailing_metadata((("x-request-id", told.request_id),))
-        try:
-            if fault := self.key_fault() or self._limit(context.peer()):
-                await self._refuse(context, fault)
-            answer = await self._answer(context)
-            status = grpc.StatusCode.OK
-        except grpc.aio.AbortError:
-            status = context.code()
-            raise
-        finally:
-            self._tell(status, told, self.gate.spec.clock() - started)
-            trace.current.reset(token)
-        return answer
+        """Answer, or refuse."""
+        if fault := self.key_fault() or self._limit(context.peer()):
+            await self._refuse(context, fault)
+        return await self._answer(context)
 
     def key_fault(self) -> Fault | None:
-        """What is wrong with the call's key, None where nothing is."""
+        """What is wrong with the call's key, None where nothing is; its name is told of in the log."""
         spec = self.gate.spec
         if spec.keys is None or self.name in OPEN:
             return None
@@ -110,7 +91,7 @@ class _Call:
         if key is None:
             return Fault(grpc.StatusCode.UNAUTHENTICATED, "key", "The key is not known, or is revoked or expired.")
         self.caller = key.id
-        if context := trace.current.get():
+        if context := current.get():
             context.key = key.name
         scope = _SCOPES.get(self.name, Scope.ADMIN)
         if not key.may(scope):
@@ -166,19 +147,7 @@ class _Call:
     async def _refuse(self, context: Any, fault: Fault) -> None:
         self.gate.meters.rejected.labels(fault.reason).inc()
         trailing = _AGAIN if fault.reason in _PASSING else ()
-        await context.abort(fault.code, fault.message, (*context.trailing_metadata(), *trailing))
-
-    def _tell(self, status: grpc.StatusCode, told: trace.Context, seconds: float) -> None:
-        """The call's line: never messages, keys or metadata."""
-        if requests_log.isEnabledFor(logging.INFO):
-            fields = {
-                "method": "gRPC",
-                "route": self.name if self.handler else OTHER,
-                "status": status.name,
-                "ms": round(seconds * 1000, 3),
-                "key": told.key,
-            }
-            requests_log.info("request", extra={"fields": fields})
+        await context.abort(fault.code, fault.message, (*(context.trailing_metadata() or ()), *trailing))
 
 
 def address(peer: str) -> str:

@@ -1,8 +1,6 @@
-"""gRPC asks for the same keys and scopes as HTTP, and has its limits and lines of the log, over a real channel."""
+"""gRPC asks for the same keys and scopes as HTTP, and has its limits, over a real channel."""
 
 import asyncio
-import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,7 +14,6 @@ from serving.grpckeys import KeyInterceptor
 from serving.guard import Gate, GuardSpec
 from serving.keys import KeyFile, Ring, Scope
 from serving.limits import Limits
-from serving.trace import JsonFormatter
 
 CALLS = ("ServerLive", "ModelInfer", "ModelMetadata", "RepositoryModelLoad")
 UNKNOWN, DENIED, SPENT = "UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"
@@ -169,38 +166,3 @@ def test_calls_are_sent_elsewhere_once_the_notice_is_over() -> None:
 
     assert during == ["OK"]
     assert answers(made, None, "ModelInfer", "ServerLive") == ["UNAVAILABLE", "OK"]
-
-
-def test_a_line_a_call_says_who_asked_for_what_and_nothing_else(
-    file: KeyFile, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "serving")
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(JsonFormatter().format(record))  # type: ignore[method-assign]
-    logging.getLogger("serving").addHandler(handler)
-    _, token = file.create("gateway", [Scope.SCORE], now=1.0)
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    metadata = (("authorization", f"Bearer {token}"), ("x-request-id", "order-66"), ("traceparent", parent))
-
-    async def play(channel: grpc.aio.Channel) -> str:
-        good = channel.unary_unary(path("ModelInfer"))(b"confidential", metadata=metadata)
-        await good
-        await channel.unary_unary(path(token))(b"x", metadata=metadata).code()
-        await channel.unary_unary(path("ModelInfer"))(b"x", metadata=(("authorization", f"Bearer {token}x"),)).code()
-        return str(dict(await good.trailing_metadata())["x-request-id"])
-
-    try:
-        returned = played(gate(file), play)
-    finally:
-        logging.getLogger("serving").removeHandler(handler)
-    first, *others = map(json.loads, lines)
-
-    assert returned == first["request_id"] == "order-66"
-    assert first["trace_id"] == parent.split("-")[1]
-    assert {name: first[name] for name in ("method", "route", "status", "key")} == {
-        "method": "gRPC", "route": "ModelInfer", "status": "OK", "key": "gateway",
-    }  # fmt: skip
-    assert [line["status"] for line in others] == [DENIED, UNKNOWN]
-    assert token not in "".join(lines) + caplog.text
-    assert "confidential" not in "".join(lines) + caplog.text
