@@ -33,7 +33,7 @@ from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.redis import RedisSink, RedisSpec
 from tests.laws.sink_kit import NOW, ORIGIN, TOPICS, alert, encoded, score
 from tests.promtool import complaints
-from tests.services import fleet, put
+from tests.services import fleet, forecaster, lay, put
 from tidewatch.servers import free_ports, tether
 from tidewatch.stack import embedded_redis
 
@@ -113,6 +113,7 @@ def running(folder: Path, changes: Mapping[str, object] | None = None) -> Iterat
     put(folder / "fleet.arrow", fleet())
     put(folder / "fleets" / "spare.arrow", fleet("spare", seed=3))
     put(folder / "challenger.arrow", fleet("challenger", seed=5))
+    lay(folder / "load" / "models" / "forecaster.twf", forecaster())
     file = KeyFile(folder / "keys.json")
     wanted = {"admin": [Scope.ADMIN], "score": [Scope.SCORE, Scope.READ]}
     keys = {name: file.create(name, scopes, now=time.time())[1] for name, scopes in wanted.items()}
@@ -124,6 +125,7 @@ def running(folder: Path, changes: Mapping[str, object] | None = None) -> Iterat
             "redis.url": local.url,
             "parquet.folder": folder / "parquet",
             "jobs.folder": folder / "jobs",
+            "load.folder": folder / "load",
             "serving.folder": folder / "fleets",
             "serving.challenger": folder / "challenger.arrow",
             "serving.canary": 0.2,
