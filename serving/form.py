@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from serving.errors import RefusedError
-from serving.models import DEVICE, FEATURES, STAMP, FleetModel
+from serving.models import FEATURES, Model
 from serving.replay import Reading, Window
 from serving.service import Service
 from serving.signature import listed
@@ -77,7 +77,7 @@ async def score(
     return _encoder.encode(answer if request is msgspec.UNSET else {"id": request, **answer})
 
 
-async def _recorded(service: Service, model: FleetModel, fields: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
+async def _recorded(service: Service, model: Model, fields: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
     if len(fields) > 1:
         raise RefusedError(f"data: expected readings or windows alone, and got {listed(list(fields))}.")
     if "readings" in fields:
@@ -85,35 +85,8 @@ async def _recorded(service: Service, model: FleetModel, fields: dict[str, msgsp
     return await service.judge(model, _decoded(_windows, fields["windows"], "data.windows"))
 
 
-async def _judged(service: Service, model: FleetModel, columns: Columns) -> list[dict[str, Any]]:
-    devices = columns[DEVICE].ravel().tolist() if DEVICE in columns and STAMP not in columns else None
-    found = await service.infer(model, columns)
-    devices = found["device"].tolist() if "device" in found else devices
-    return results(found, model, devices)
-
-
-def results(columns: Columns, model: FleetModel, devices: Sequence[str] | None) -> list[dict[str, Any]]:
-    """A verdict for each row, named as ``device.scores`` names it."""
-    plain = {name: array.tolist() for name, array in columns.items()}
-    found = []
-    for row, state in enumerate(plain["state"]):
-        scored = state == "scored"
-        one: dict[str, Any] = {"device_id": devices[row] if devices else model.device, "state": state}
-        for name in ("window_start", "window_end", "decision", "decision_function", "score", "severity", "anomaly"):
-            if name in plain:
-                one[name] = plain[name][row]
-        one["contributors"] = [
-            {"feature": feature, "share": share, "actual": actual, "typical": typical}
-            for feature, share, actual, typical in zip(
-                *(plain[name][row] for name in ("feature", "share", "actual", "typical")), strict=True
-            )
-            if feature
-        ]
-        one["model_version"] = model.version if scored else None
-        one["model"] = plain["model"][row] or None
-        one["confidence"] = plain["confidence"][row]
-        found.append(one)
-    return found
+async def _judged(service: Service, model: Model, columns: Columns) -> list[dict[str, Any]]:
+    return model.results(columns, await service.infer(model, columns))
 
 
 def column(name: str, raw: msgspec.Raw) -> Array:

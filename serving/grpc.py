@@ -24,6 +24,11 @@ from serving.tensors import Array, Columns, Tensor, datatype, from_bytes, from_i
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
+CALLS = (
+    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex",
+    "RepositoryModelLoad", "RepositoryModelUnload",
+)  # fmt: skip
+"""Every call of the protocol."""
 _CODES = {404: grpc.StatusCode.NOT_FOUND, 413: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE}
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -89,10 +94,7 @@ async def listening(service: Service, listener: Listener, version: str) -> Async
 def _handler(calls: "Calls") -> Any:
     known = messages()
     methods = {}
-    for name in (
-        "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex",
-        "RepositoryModelLoad", "RepositoryModelUnload",
-    ):  # fmt: skip
+    for name in CALLS:
         request, response = known[f"{name}Request"], known[f"{name}Response"]
         methods[name] = grpc.unary_unary_rpc_method_handler(
             _answering(getattr(calls, name), response), request.FromString, response.SerializeToString

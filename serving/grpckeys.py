@@ -9,6 +9,7 @@ import grpc
 from serving.access import bearer
 from serving.guard import Gate
 from serving.keys import Scope
+from serving.trace import current
 
 OPEN = frozenset({"ServerLive", "ServerReady"})
 """Calls of probes."""
@@ -33,7 +34,8 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpci
 
     async def intercept_service(self, continuation: Continue, details: Any) -> Any:
         """The handler of a call, or one that refuses it."""
-        fault = self._fault(details.method.rpartition("/")[2], dict(details.invocation_metadata or ()))
+        call = details.method.rpartition("/")[2]
+        fault = self._leaving(call) or self._fault(call, dict(details.invocation_metadata or ()))
         if fault is None:
             return await continuation(details)
         code, reason, message = fault
@@ -43,6 +45,11 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpci
             await context.abort(code, message)
 
         return grpc.unary_unary_rpc_method_handler(refuse)
+
+    def _leaving(self, call: str) -> Fault | None:
+        if self._gate.draining and call == "ServerReady":
+            return grpc.StatusCode.UNAVAILABLE, "draining", "The service is leaving."
+        return None
 
     def _fault(self, call: str, metadata: dict[str, Any]) -> Fault | None:
         spec = self._gate.spec
@@ -58,6 +65,8 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpci
         key = spec.keys.find(given, spec.now())
         if key is None:
             return grpc.StatusCode.UNAUTHENTICATED, "key", "The key is not known, or is revoked or expired."
+        if context := current.get():
+            context.key = key.name
         scope = _SCOPES.get(call, Scope.ADMIN)
         if not key.may(scope):
             return grpc.StatusCode.PERMISSION_DENIED, "scope", f"This call needs a key with the scope {scope}."

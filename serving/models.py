@@ -1,7 +1,8 @@
 """What a model is here: a name, a version, a signature, and columns in, columns out.
 
 The whole fleet is one model, with a device column; the model of each device is one too. All of them are scored by the
-fleet's own functions (``scorers/fleet.py``), so that requests to many models are one call.
+fleet's own functions (``scorers/fleet.py``), so that requests to many models are one call. The load forecaster is
+another kind of model (``serving/forecasts.py``).
 """
 
 from collections.abc import Sequence
@@ -67,6 +68,9 @@ class Model(Protocol):
         Raises:
             RefusedError: they do not keep the signature.
         """
+
+    def results(self, given: Columns, found: Columns) -> list[dict[str, Any]]:
+        """What a plain answer has of each row, of a request's columns and the outputs."""
 
 
 OUTPUTS = (
@@ -159,7 +163,7 @@ class FleetModel:
         return self.fleet.version
 
     @cached_property
-    def features(self) -> tuple[str, ...]:
+    def _features(self) -> tuple[str, ...]:
         """Names of the columns of ``features``."""
         return names(self.engine.metrics)
 
@@ -174,7 +178,7 @@ class FleetModel:
             {} if self.device is not None else {DEVICE: np.array([*self.fleet.devices[:1]] or ["?"], object)}
         )
         sample[FEATURES] = self._typical()
-        return Signature.of(sample, {FEATURES: self.features}, self.max_rows)
+        return Signature.of(sample, {FEATURES: self._features}, self.max_rows)
 
     def _typical(self) -> Floats:
         """A typical window of the device, or of the fleet's first, shape (1, 5 m)."""
@@ -191,7 +195,7 @@ class FleetModel:
     def prepare(self, columns: Columns) -> Columns:
         """``place`` and ``features``, from those of the signature or from a column for each feature."""
         found = self.signature.check(columns if FEATURES in columns else self._gathered(columns))
-        rows = whole(found[FEATURES], self.features)
+        rows = whole(found[FEATURES], self._features)
         if self.device is None:
             place = self.fleet.assign(found[DEVICE].tolist())
         else:
@@ -203,7 +207,7 @@ class FleetModel:
         given = [name for name in columns if name in self._numbers]
         if not given:
             return columns
-        wanted = self.features
+        wanted = self._features
         if self.device is None:
             metrics = {name.rpartition(".")[0] for name in given}
             wanted = names([metric for metric in self.engine.metrics if metric in metrics])
@@ -211,7 +215,7 @@ class FleetModel:
             raise RefusedError(f"{listed(missing)}: missing; expected a column FP64 [n] for each of {listed(wanted)}.")
         checked = {name: Field(name, "FP64", 0).check(columns[name]) for name in wanted}
         rows = self.signature.count(checked)
-        cube = np.full((rows, len(self.features)), np.nan)
+        cube = np.full((rows, len(self._features)), np.nan)
         cube[:, COUNT :: len(KINDS)] = 0.0
         for name, column in checked.items():
             cube[:, self._numbers[name]] = column
@@ -219,7 +223,30 @@ class FleetModel:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.features)}
+        return {name: number for number, name in enumerate(self._features)}
+
+    def results(self, given: Columns, found: Columns) -> list[dict[str, Any]]:
+        """A verdict for each row, named as ``device.scores`` names it."""
+        plain = {name: array.tolist() for name, array in found.items()}
+        devices = plain[DEVICE] if DEVICE in plain else given[DEVICE].ravel().tolist() if DEVICE in given else None
+        told = []
+        for row, state in enumerate(plain["state"]):
+            one: dict[str, Any] = {"device_id": devices[row] if devices else self.device, "state": state}
+            for name in ("window_start", "window_end", "decision", "decision_function", "score", "severity", "anomaly"):
+                if name in plain:
+                    one[name] = plain[name][row]
+            one["contributors"] = [
+                {"feature": feature, "share": share, "actual": actual, "typical": typical}
+                for feature, share, actual, typical in zip(
+                    *(plain[name][row] for name in ("feature", "share", "actual", "typical")), strict=True
+                )
+                if feature
+            ]
+            one["model_version"] = self.version if state == "scored" else None
+            one["model"] = plain["model"][row] or None
+            one["confidence"] = plain["confidence"][row]
+            told.append(one)
+        return told
 
 
 def whole(rows: Floats, called: Sequence[str]) -> Floats:

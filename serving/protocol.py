@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from serving.errors import RefusedError
-from serving.signature import listed
+from serving.signature import blank, listed
 from serving.tensors import Columns, Tensor, datatype, from_bytes, from_json, to_bytes
 
 NAME = "tidewatch"
@@ -168,12 +167,7 @@ def metadata(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
 def sample(columns: Columns) -> dict[str, Any]:
     """An inference request with these columns."""
     inputs = [
-        {"name": name, "datatype": datatype(array), "shape": list(array.shape), "data": _plain(array)}
+        {"name": name, "datatype": datatype(array), "shape": list(array.shape), "data": blank(array).ravel().tolist()}
         for name, array in columns.items()
     ]
     return {"id": "1", "inputs": inputs}
-
-
-def _plain(array: Any) -> list[Any]:
-    flat = array.ravel().tolist()
-    return [None if isinstance(value, float) and np.isnan(value) else value for value in flat]

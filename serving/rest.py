@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse, Response
 from serving import protocol
 from serving.errors import OverloadedError, RefusedError
 from serving.http import read
-from serving.models import FleetModel
-from serving.openapi import (
+from serving.models import Model
+from serving.openapi import NAMED
+from serving.schemas import (
     ERRORS,
     INDEX_BODY,
     LOAD_BODY,
@@ -26,7 +27,7 @@ from serving.openapi import (
 from serving.service import Service
 from serving.signature import Signature
 
-Name = Annotated[str, Path(description="A fleet's name, a device's, or `FLEET/DEVICE`.")]
+Name = Annotated[str, Path(description=NAMED)]
 Version = Annotated[str, Path(description="A version that the model's metadata list.")]
 _BODY = 65_536
 """Bytes that these routes take."""
@@ -61,7 +62,7 @@ def _health(found: APIRouter, service: Service) -> None:
 
     @found.get("/v2/health/ready", tags=["health"], response_model=Ready)
     async def ready() -> Response:
-        """Whether the main fleet is in memory."""
+        """Whether the main fleet is in memory; where there is none, the forecaster."""
         if not service.repository.ready:
             raise OverloadedError(f"Not ready: {service.repository.main.reason}.")
         return JSONResponse({"ready": True})
@@ -115,19 +116,19 @@ def _repository(found: APIRouter, service: Service) -> None:
 
     @found.post("/v2/repository/models/{name:path}/load", tags=["repository"], openapi_extra=LOAD_BODY)
     async def load(name: Name, request: Request) -> dict[str, str]:
-        """Load a fleet anew from its file, or let a device's model be asked for again."""
+        """Load a fleet or the forecaster anew from its file, or let a device's model be asked for again."""
         await repository.load(name, (await _body(request, LoadBody)).parameters)
         return {}
 
     @found.post("/v2/repository/models/{name:path}/unload", tags=["repository"], openapi_extra=UNLOAD_BODY)
     async def unload(name: Name, request: Request) -> dict[str, str]:
-        """Let a fleet go from memory, or a device's model from being asked for."""
+        """Let a fleet go from memory, or another model from being asked for."""
         await _body(request, LoadBody)
         await repository.unload(name)
         return {}
 
 
-def metadata(service: Service, model: FleetModel, name: str) -> dict[str, Any]:
+def metadata(service: Service, model: Model, name: str) -> dict[str, Any]:
     """What the protocol tells of a model."""
     return {
         "name": name,
@@ -135,19 +136,13 @@ def metadata(service: Service, model: FleetModel, name: str) -> dict[str, Any]:
         "platform": model.platform,
         "inputs": protocol.metadata([field.tensor for field in model.signature.fields]),
         "outputs": protocol.metadata(model.outputs),
-        "parameters": {"features": list(model.features), "max_rows": model.max_rows},
+        "parameters": {"features": _parts(model.signature), "max_rows": model.signature.max_rows},
     }
 
 
-def described(model: FleetModel, name: str, url: str) -> dict[str, Any]:
+def described(model: Model, name: str, url: str) -> dict[str, Any]:
     """What a person needs to call a model."""
     signature: Signature = model.signature
-    single = model.device is not None
-    data = (
-        signature.sample["features"].tolist()
-        if single
-        else {key: array.tolist() for key, array in signature.sample.items()}
-    )
     return {
         "name": name,
         "version": model.version,
@@ -156,10 +151,15 @@ def described(model: FleetModel, name: str, url: str) -> dict[str, Any]:
             {"name": field.name, "datatype": field.datatype, "shape": field.tensor.shape, "columns": field.parts}
             for field in signature.fields
         ],
-        "max_rows": model.max_rows,
-        "sample": {"data": data},
+        "max_rows": signature.max_rows,
+        "sample": {"data": signature.data},
         "sample_v2": protocol.sample(signature.sample),
     }
+
+
+def _parts(signature: Signature) -> list[str]:
+    """What the columns of its tensors are."""
+    return [part for field in signature.fields for part in field.parts]
 
 
 async def _body(request: Request, kind: Any) -> Any:
@@ -169,7 +169,7 @@ async def _body(request: Request, kind: Any) -> Any:
         RefusedError: it is not what the route takes.
     """
     body = await read(dict(request.scope["headers"]), request.receive, _BODY)
-    if not body.strip():
+    if not body:
         return kind()
     try:
         return msgspec.json.decode(body, type=kind)

@@ -19,7 +19,7 @@ import numpy as np
 from serving import replay as recorded
 from serving.batching import Batcher
 from serving.errors import RefusedError
-from serving.models import STAMP, FleetModel
+from serving.models import STAMP, FleetModel, Model
 from serving.repository import Repository
 from serving.tensors import Columns
 from stream.partition import StreamSpec
@@ -74,7 +74,7 @@ class Service:
         self._canary, self._shadow = _Share(self.trial.canary), _Share(self.trial.shadow)
         self._copies: set[asyncio.Task[None]] = set()
 
-    async def model(self, name: str, version: str = "") -> FleetModel:
+    async def model(self, name: str, version: str = "") -> Model:
         """The model that is to answer.
 
         Raises:
@@ -87,16 +87,16 @@ class Service:
             return rival
         return found
 
-    async def infer(self, model: FleetModel, columns: Columns) -> Columns:
+    async def infer(self, model: Model, columns: Columns) -> Columns:
         """The outputs of a request: of rows of features, or of readings where there is a column ``ts``.
 
         Raises:
             RefusedError: the columns do not keep the signature.
         """
-        if STAMP in columns:
+        if STAMP in columns and isinstance(model, FleetModel):
             return recorded.columns(await self.replay(model, recorded.readings_of(model, columns)))
         prepared = model.prepare(columns)
-        self._count(len(prepared["features"]))
+        self._count(len(next(iter(prepared.values()))))
         found = await self.batcher.infer(model.engine, prepared)
         if self.collect:
             self.collect(model.name, model.version, columns, found)
@@ -104,17 +104,19 @@ class Service:
             self._copy(rival, columns, found, model.version)
         return found
 
-    async def replay(self, model: FleetModel, readings: Sequence[recorded.Reading]) -> list[msgspec.Raw]:
+    async def replay(self, model: Model, readings: Sequence[recorded.Reading]) -> list[msgspec.Raw]:
         """Scores of the windows that readings make."""
         return await self._play(recorded.replay, model, readings, "readings")
 
-    async def judge(self, model: FleetModel, windows: Sequence[recorded.Window]) -> list[msgspec.Raw]:
+    async def judge(self, model: Model, windows: Sequence[recorded.Window]) -> list[msgspec.Raw]:
         """Scores of windows."""
         return await self._play(recorded.judge, model, windows, "windows")
 
     async def _play(
-        self, play: Callable[..., list[msgspec.Raw]], model: FleetModel, given: Sequence[Any], called: str
+        self, play: Callable[..., list[msgspec.Raw]], model: Model, given: Sequence[Any], called: str
     ) -> list[msgspec.Raw]:
+        if not isinstance(model, FleetModel):
+            raise RefusedError(f"data: {model.name} takes no {called}; expected columns, {model.signature}.")
         self._count(len(given))
         call = partial(play, model, given, self.stream)
         found = call() if len(given) <= _FEW else await asyncio.to_thread(call)
@@ -128,21 +130,24 @@ class Service:
         self.counts["rows"] += rows
 
     async def warm(self) -> None:
-        """Score a typical window in each way, so that no client waits for what is compiled when it is first used."""
-        hosted = self.repository.main.hosted
-        if hosted is None or not len(hosted.fleet):
+        """Score a typical row in each way, so that no client waits for what is compiled when it is first used."""
+        for hosted in self.repository.kept():
+            model = next(filter(None, (hosted.device(name, name) for name in hosted.devices[:1])), hosted.whole)
+            if not isinstance(model, FleetModel) or len(model.fleet):
+                await asyncio.to_thread(self._warm, model)
+
+    def _warm(self, model: Model) -> None:
+        model.engine.infer(model.prepare(model.signature.sample))
+        if not isinstance(model, FleetModel):
             return
-        model = hosted.device(hosted.fleet.devices[0], hosted.fleet.devices[0]) or hosted.whole
-        prepared = model.prepare(model.signature.sample)
-        await asyncio.to_thread(model.engine.infer, prepared)
         reading = recorded.Reading(
             ts=1_700_000_000_000, values=dict.fromkeys(model.engine.metrics, 0.0), device_id=model.device
         )
-        await asyncio.to_thread(recorded.replay, model, [reading], self.stream)
+        recorded.replay(model, [reading], self.stream)
 
     # --- the challenger ------------------------------------------------------------------------
 
-    def _copy(self, rival: FleetModel, columns: Columns, said: Columns, version: str) -> None:
+    def _copy(self, rival: Model, columns: Columns, said: Columns, version: str) -> None:
         if len(self._copies) >= _COPIES:
             self.counts["shadow.left_out"] += 1
             return
@@ -150,7 +155,7 @@ class Service:
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _compare(self, rival: FleetModel, columns: Columns, said: Columns, version: str) -> None:
+    async def _compare(self, rival: Model, columns: Columns, said: Columns, version: str) -> None:
         try:
             other = await self.batcher.infer(rival.engine, rival.prepare(columns))
         except RefusedError as error:

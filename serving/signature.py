@@ -109,8 +109,14 @@ class Signature:
             raise TooLargeError(f"{next(iter(counts))}: expected {self.max_rows} rows at most, and got {first}.")
         return first
 
+    @property
+    def data(self) -> Any:
+        """The sample as ``data`` of a plain call has it: rows of the one tensor that there is, or columns by name."""
+        columns = plain(self.sample)
+        return columns if len(columns) > 1 else next(iter(columns.values()))
+
     def __str__(self) -> str:
-        return ", ".join(f"{field.name} {field.datatype} {list(field.tensor.shape)}" for field in self.fields)
+        return listed([f"{field.name} {field.datatype} {list(field.tensor.shape)}" for field in self.fields])
 
 
 def listed(names: Sequence[str]) -> str:
@@ -121,7 +127,16 @@ def listed(names: Sequence[str]) -> str:
 
 def plain(columns: Columns) -> dict[str, Any]:
     """Columns as JSON has them."""
-    return {name: array.tolist() for name, array in columns.items()}
+    return {name: blank(array).tolist() for name, array in columns.items()}
+
+
+def blank(array: Array) -> Array:
+    """The array with None for NaN."""
+    if array.dtype.kind != "f":
+        return array
+    found = array.astype(object)
+    found[np.isnan(array)] = None
+    return found
 
 
 def short(values: Array) -> Array:

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ import uvicorn
 from scorers import pack
 from scorers.fit import Detector, TrainSpec, fit_device
 from scorers.fleet import Fleet
+from scorers.forecast import pack as forecasters
+from scorers.forecast.fit import PUBLISHED, Teaching, fit
+from scorers.forecast.labels import halves
+from scorers.forecast.model import Forecaster
 from scorers.model import DeviceModel
 from serving.app import Parts, build
 from serving.batching import Batcher
@@ -25,6 +29,7 @@ from serving.grpc import Listener, listening
 from serving.repository import Repository, Spec
 from serving.service import Service, Trial
 from stream.partition import StreamSpec
+from tests import loads
 from tests.simulator import Device
 from tidewatch.servers import free_ports
 
@@ -48,6 +53,24 @@ def put(path: Path, packed: Fleet) -> Path:
     """A fleet in a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pack.save(packed, path, 0)
+    return path
+
+
+SPLIT = loads.START + 16 * loads.DAY_MS
+"""Epoch ms; forecasters learn hours before it."""
+FOREST = replace(PUBLISHED, options={**PUBLISHED.options, "n_estimators": 9})
+
+
+@lru_cache(maxsize=8)
+def forecaster(version: str = "l1", seed: int = 1) -> Forecaster:
+    """A small forest of simulated servers' hours."""
+    known = loads.rows(loads.hours(seed=seed))
+    return fit(halves(known, SPLIT)[0], FOREST, Teaching((100.0, 500.0), loads.SPEC, version))
+
+
+def lay(path: Path, made: Forecaster) -> Path:
+    """A forecaster in a file."""
+    forecasters.save(made, path)
     return path
 
 

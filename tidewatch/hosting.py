@@ -12,11 +12,13 @@ from serving import wire
 from serving.app import Beside, Parts, build
 from serving.batching import Batcher
 from serving.grpc import Listener, listening
+from serving.grpccalls import CallInterceptor
 from serving.grpckeys import KeyInterceptor
 from serving.guard import Gate
 from serving.repository import Repository, Spec
 from serving.service import Service, Trial
 from tidewatch.follower import Follower
+from tidewatch.forecast.store import model_file
 from tidewatch.groups import Settings
 from tidewatch.guarding import Around, listen
 from tidewatch.registry import CHALLENGER
@@ -43,6 +45,8 @@ def spec(settings: Settings) -> Spec:
         fleet=settings.worker.fleet,
         name=about.name,
         challenger=about.challenger,
+        forecaster=model_file(settings.load) if about.forecaster else None,
+        forecaster_name=about.forecaster,
         folder=about.folder,
         memory_bytes=about.memory_mb * MEGABYTE,
         max_rows=about.max_rows,
@@ -53,13 +57,16 @@ def host(settings: Settings) -> Host:
     """The whole service.
 
     Raises:
-        ConfigError: HTTP and gRPC have one port, it would be open to everybody, or a file of keys or TLS is no use.
+        ConfigError: HTTP and gRPC have one port, or fleet and forecaster one name; it would be open to everybody; or a
+            file of keys or TLS is no use.
     """
     about = settings.serving
     if about.port == about.grpc_port:
         raise ConfigError(
             f"serving.grpc_port is {about.grpc_port}, as serving.port; give it another one, or 0 for none."
         )
+    if about.forecaster == about.name:
+        raise ConfigError(f"serving.forecaster is {about.forecaster}, as serving.name; call it otherwise.")
     around = Around(settings, about.host)
     service = Service(
         Repository(spec(settings)),
@@ -92,7 +99,8 @@ def _listener(settings: Settings, gate: Gate) -> Listener:
     about = settings.serving
     chain, key = (path.read_bytes() if path else None for path in (about.tls_cert, about.tls_key))
     address = f"{_bracketed(about.host)}:{about.grpc_port}"
-    return Listener(address, key, chain, max_bytes=_body_bytes(settings), interceptors=(KeyInterceptor(gate),))
+    interceptors = (CallInterceptor(gate), KeyInterceptor(gate))
+    return Listener(address, key, chain, max_bytes=_body_bytes(settings), interceptors=interceptors)
 
 
 def run(settings: Settings, host: Host) -> None:

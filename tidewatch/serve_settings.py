@@ -19,6 +19,12 @@ class Serving(Guarded):
     port: _Port = Field(default=8000, description="Port of HTTP.")
     grpc_port: _Port = Field(default=8001, description="Port of gRPC; 0: none.")
     name: str = Field(default="fleet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="What the main fleet is called.")
+    forecaster: str = Field(
+        default="load",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="What the load forecaster is called, `models/forecaster.twf` in `load.folder`; empty: it is not "
+        "served.",
+    )
     folder: _Folder = Field(
         default=Path("var/fleets"),
         description="Other fleets, each a file `NAME.arrow`; one is loaded when it is first asked for.",

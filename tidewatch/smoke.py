@@ -22,6 +22,8 @@ TIMEOUT_S = 30
 MOST = 100
 """Of a score."""
 NOBODY = "no-such-model"
+NONE = "there is no"
+"""In the index's reason where a model has not been trained yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,10 @@ class Step:
         }
 
 
+Call = tuple[str, tuple[Any, ...], Callable[[Answer], str]]
+"""What it is; method, path, body and headers; what is wrong with an answer."""
+
+
 def first(caller: Caller) -> str:
     """The first model of a device, or where there is none of a fleet.
 
@@ -142,8 +148,13 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def steps(caller: Caller, name: str | None = None) -> Iterator[Step]:
+def steps(caller: Caller, name: str | None = None, forecaster: str = "") -> Iterator[Step]:
     """Every call in turn; one that is answered otherwise than it should be says so.
+
+    Args:
+        caller: who calls.
+        name: the model asked for; by default the main fleet's first device.
+        forecaster: what the load forecaster is called; it is asked too, if it is one of the service's models.
 
     Raises:
         UnavailableError: nobody answers at all.
@@ -154,29 +165,48 @@ def steps(caller: Caller, name: str | None = None) -> Iterator[Step]:
     told = about(caller, model)
     path = urllib.parse.quote(model)
     tensors = told["sample_v2"]
-    rows = len(
-        next(iter(told["sample"]["data"].values()))
-        if isinstance(told["sample"]["data"], dict)
-        else told["sample"]["data"]
-    )
+    rows = tensors["inputs"][0]["shape"][0]
     wide = {"data": [[1.0] * 99_999]}
-    calls: list[tuple[str, tuple[Any, ...], Callable[[Answer], str]]] = [
+    calls: list[Call] = [
         ("live", ("GET", "/v2/health/live"), _is(200)),
         ("ready", ("GET", "/v2/health/ready"), _is(200)),
         ("server metadata", ("GET", "/v2"), _has("name", "version", "extensions")),
         ("index", ("POST", "/v2/repository/index", b""), _is(200)),
-        ("model ready", ("GET", f"/v2/models/{path}/ready"), _is(200)),
-        ("model metadata", ("GET", f"/v2/models/{path}"), _has("versions", "platform", "inputs", "outputs")),
-        ("infer, JSON", ("POST", f"/v2/models/{path}/infer", tensors), _inferred(rows)),
-        ("infer, binary", ("POST", f"/v2/models/{path}/infer", *binary(tensors)), _binary(rows)),
+        *_asked(model, told),
         ("score", ("POST", "/score", {"model_name": model, **told["sample"]}), _scored(rows)),
-        ("service score", ("POST", f"/api/v1/service/{path}/score", told["sample"]), _scored(rows)),
         ("unknown model", ("POST", f"/v2/models/{NOBODY}/infer", tensors), _refused(404)),
         ("wrong width", ("POST", f"/api/v1/service/{path}/score", wide), _refused(400)),
         ("no JSON", ("POST", "/score", b"{"), _refused(400)),
     ]
+    if forecaster not in {"", model}:
+        calls += [(f"forecaster, {what}", given, judge) for what, given, judge in _further(caller, forecaster)]
     for what, given, judge in calls:
         yield _step(caller, what, given, judge)
+
+
+def _asked(name: str, told: dict[str, Any]) -> list[Call]:
+    """What any model is asked."""
+    path, tensors = urllib.parse.quote(name), told["sample_v2"]
+    rows = tensors["inputs"][0]["shape"][0]
+    return [
+        ("model ready", ("GET", f"/v2/models/{path}/ready"), _is(200)),
+        ("model metadata", ("GET", f"/v2/models/{path}"), _has("versions", "platform", "inputs", "outputs")),
+        ("infer, JSON", ("POST", f"/v2/models/{path}/infer", tensors), _inferred(rows)),
+        ("infer, binary", ("POST", f"/v2/models/{path}/infer", *binary(tensors)), _binary(rows)),
+        ("service score", ("POST", f"/api/v1/service/{path}/score", told["sample"]), _scored(rows)),
+    ]
+
+
+def _further(caller: Caller, name: str) -> list[Call]:
+    """What a model is asked if it is one of the service's; only whether it is ready, where it is not in memory."""
+    answer = caller.ask("POST", "/v2/repository/index", b"")
+    rows = answer.json if answer.status == 200 else []  # noqa: PLR2004 - of HTTP; the index has a step of its own
+    row = next((row for row in rows if row["name"] == name), None)
+    if row is None or NONE in row["reason"]:
+        return []
+    if row["state"] == "READY":
+        return _asked(name, about(caller, name))
+    return [("model ready", ("GET", f"/v2/models/{urllib.parse.quote(name)}/ready"), _is(200))]
 
 
 def _step(caller: Caller, what: str, given: tuple[Any, ...], judge: Callable[[Answer], str]) -> Step:
@@ -201,17 +231,12 @@ def binary(request: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
         if one["datatype"] == "BYTES":
             data = b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in one["data"])
         else:
+            kind = {"INT64": "q", "FP64": "d"}[one["datatype"]]
             data = struct.pack(
-                f"<{len(one['data'])}d", *(math.nan if value is None else value for value in one["data"])
+                f"<{len(one['data'])}{kind}", *(math.nan if value is None else value for value in one["data"])
             )
-        about = {name: one[name] for name in ("name", "shape")}
-        inputs.append(
-            about
-            | {
-                "datatype": "BYTES" if one["datatype"] == "BYTES" else "FP64",
-                "parameters": {"binary_data_size": len(data)},
-            }
-        )
+        about = {name: one[name] for name in ("name", "datatype", "shape")}
+        inputs.append(about | {"parameters": {"binary_data_size": len(data)}})
         tail += data
     head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
     headers = {"Inference-Header-Content-Length": str(len(head)), "content-type": "application/octet-stream"}
@@ -234,8 +259,7 @@ def _inferred(rows: int) -> Callable[[Answer], str]:
     def judge(answer: Answer) -> str:
         if wrong := _is(200)(answer):
             return wrong
-        shapes = {one["name"]: one["shape"][0] for one in answer.json["outputs"]}
-        return "" if shapes["decision"] == rows else f"{shapes['decision']} decisions for {rows} rows"
+        return _many(answer.json["outputs"], rows)
 
     return judge
 
@@ -249,10 +273,14 @@ def _binary(rows: int) -> Callable[[Answer], str]:
         told = sum(one["parameters"]["binary_data_size"] for one in outputs)
         if told != len(answer.content) - size:
             return f"{len(answer.content) - size} bytes of tensors where {told} are announced"
-        decisions = next(one["shape"][0] for one in outputs if one["name"] == "decision")
-        return "" if decisions == rows else f"{decisions} decisions for {rows} rows"
+        return _many(outputs, rows)
 
     return judge
+
+
+def _many(outputs: list[dict[str, Any]], rows: int) -> str:
+    wrong = [one for one in outputs if one["shape"][0] != rows]
+    return f"{wrong[0]['shape'][0]} of {wrong[0]['name']} for {rows} rows" if wrong else ""
 
 
 def _scored(rows: int) -> Callable[[Answer], str]:
@@ -262,7 +290,7 @@ def _scored(rows: int) -> Callable[[Answer], str]:
         results = answer.json["results"]
         if len(results) != rows:
             return f"{len(results)} results for {rows} rows"
-        beyond = [one["score"] for one in results if one["state"] == "scored" and not 0 <= one["score"] <= MOST]
+        beyond = [one["score"] for one in results if one.get("state") == "scored" and not 0 <= one["score"] <= MOST]
         return f"a score of {beyond[0]}, beyond 0 to {MOST}" if beyond else ""
 
     return judge

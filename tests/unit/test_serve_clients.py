@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serving.repository import Spec
-from tests.services import Running, fleet, put, serving
+from tests.services import Running, fleet, forecaster, lay, put, serving
 from tidewatch.cli import app
 from tidewatch.servers import free_ports
 
@@ -22,8 +22,9 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    path = put(tmp_path_factory.mktemp("serve") / "fleet.arrow", fleet())
-    with serving(Spec(path)) as running:
+    folder = tmp_path_factory.mktemp("serve")
+    path = put(folder / "fleet.arrow", fleet())
+    with serving(Spec(path, forecaster=lay(folder / "forecaster.twf", forecaster()))) as running:
         yield running
 
 
@@ -37,9 +38,10 @@ def test_the_smoke_test_passes(running: Running) -> None:
     steps = json.loads(output)["steps"]
 
     assert code == 0
-    assert len(steps) == 13
+    assert len(steps) == 13 + 5
+    assert sum(step["what"].startswith("forecaster") for step in steps) == 5
     assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", step["traceparent"]) for step in steps)
-    assert service(running, "smoke", "fleet")[0] == 0
+    assert service(running, "smoke", "fleet")[0] == service(running, "smoke", "load")[0] == 0
 
 
 def test_usage_prints_a_call_that_works(running: Running) -> None:
@@ -67,13 +69,14 @@ def test_the_documents_need_no_network(running: Running) -> None:
 def test_the_document_has_every_route_and_examples_that_work(running: Running) -> None:
     _, document = running.call("GET", "/openapi.json")
     path = "/v2/models/{name}/infer"
-    example = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
-    name = document["paths"][path]["post"]["parameters"][0]["example"]
+    examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
 
     assert {"/score", "/api/v1/service/{name}/score", path, "/v2/models/{name}/versions/{version}/infer"} < set(
         document["paths"]
     )
-    assert running.call("POST", path.format(name=name), example)[0] == 200
+    assert set(examples) == {"device-0", "load"}
+    for name, example in examples.items():
+        assert running.call("POST", path.format(name=name), example["value"])[0] == 200
 
 
 def test_the_service_keeps_its_document(running: Running, tmp_path: Path) -> None:
@@ -92,6 +95,7 @@ def test_the_service_keeps_its_document(running: Running, tmp_path: Path) -> Non
 
 def test_the_process_answers_and_ends_well(tmp_path: Path) -> None:
     put(tmp_path / "var" / "fleet.arrow", fleet())
+    lay(tmp_path / "var" / "load" / "models" / "forecaster.twf", forecaster())
     port, grpc = free_ports(2)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEWATCH_")}
     command = [sys.executable, "-m", "tidewatch", "serve", "--port", str(port), "--grpc-port", str(grpc)]
@@ -105,6 +109,7 @@ def test_the_process_answers_and_ends_well(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=60)
 
     assert smoke.returncode == 0, smoke.stdout + said
+    assert "forecaster, service score" in smoke.stdout
     assert process.returncode == 0, said
     assert "error" not in said
 
@@ -113,6 +118,8 @@ def test_an_address_that_is_taken_is_told(running: Running, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["serve", "--port", str(running.port), "--grpc-port", "0"])
     one = CliRunner().invoke(app, ["serve", "--port", "9", "--grpc-port", "9"])
+    alike = CliRunner().invoke(app, ["--set", "serving.forecaster=fleet", "serve"])
 
     assert "cannot be listened on" in str(result.exception)
     assert "give it another one" in str(one.exception)
+    assert "serving.forecaster is fleet, as serving.name" in str(alike.exception)

@@ -13,6 +13,7 @@ from sklearn.svm import OneClassSVM
 from tritonclient.utils import InferenceServerException
 
 from scorers.features import features, transform
+from scorers.model import DeviceModel
 from scorers.statistics import Floats, Statistics
 from serving.grpc import messages
 from serving.repository import Spec
@@ -93,9 +94,8 @@ def test_a_model_is_unloaded_and_loaded(client: tuple[Any, Any]) -> None:
         asked.load_model("fleet", config="{}", files={"file:1/model.onnx": b"x"})
 
 
-def svm(windows: Statistics, test: Statistics) -> Floats:
+def svm(known: DeviceModel, windows: Statistics, test: Statistics) -> Floats:
     """scikit-learn's own decision values, trained on the same whitened features."""
-    known = model(0)
     first, second = (
         known.space.whiten(transform(features(part.align(known.metrics)), known.space.softening))
         for part in (windows, test)
@@ -105,14 +105,14 @@ def svm(windows: Statistics, test: Statistics) -> Floats:
     return found
 
 
-def test_a_device_is_scored_as_scikit_learn_does(client: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize(("seed", "metrics"), [(0, 4), (1, 5), (2, 4)])
+def test_a_device_is_scored_as_scikit_learn_does(client: tuple[Any, Any], seed: int, metrics: int) -> None:
     asked, kind = client
-    statistics, rows = windows(0)
-    found = asked.infer("device-0", [tensor(kind, "features", rows)])
+    statistics, rows = windows(seed, metrics)
+    found = asked.infer(f"device-{seed}", [tensor(kind, "features", rows)])
+    expected = svm(model(seed, metrics), Device(seed, metrics).windows(80), statistics)
 
-    np.testing.assert_allclose(
-        found.as_numpy("decision_function"), svm(Device(0, 4).windows(80), statistics), atol=1e-6
-    )
+    np.testing.assert_allclose(found.as_numpy("decision_function"), expected, rtol=0, atol=1e-6)
     assert found.as_numpy("anomaly").dtype == np.bool_
     assert (found.as_numpy("anomaly") == (found.as_numpy("decision") < 0)).all()
     assert found.as_numpy("feature").shape == (40, 3)

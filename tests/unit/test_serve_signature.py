@@ -99,6 +99,7 @@ HUGE = b'{"data": [[' + b"1" * 400 + b", 1e999]]}"
         ("/v2/models/device-0/versions/9/infer", tensor(), 404, "has no version '9'; there is v1"),
         ("/v2/models/fleet/infer", tensor(), 400, "device: missing; expected device BYTES [-1], features FP64 [-1, 25]"),
         ("/v2/repository/index", [1], 400, "The body is not what is taken here"),
+        ("/v2/repository/index", b"\n", 400, "The body is not what is taken here"),
         ("/v2/repository/models/nobody/load", {}, 404, "There is no model 'nobody'"),
         ("/nowhere", {}, 404, "Not Found"),
         ("/v2/health/live", {}, 405, "Method Not Allowed"),

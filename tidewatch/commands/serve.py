@@ -41,7 +41,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="The same as `--set serving.port=…`.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="The same as `--set serving.grpc_port=…`; 0: no gRPC.")] = None,
 ) -> None:
-    """Score over HTTP and gRPC: every model of the fleet, by the Open Inference Protocol or plain JSON."""
+    """Score over HTTP and gRPC: every model of the fleet, and the load forecaster."""
     flags = {"serving.host": host, "serving.port": port, "serving.grpc_port": grpc_port}
     in_force: InForce = context.obj
     settings = override(in_force, {name: value for name, value in flags.items() if value is not None}).settings
@@ -79,7 +79,8 @@ def smoke_test(
     context: typer.Context, name: Name = None, url: Url = None, key: Key = None, ca: Ca = None, as_json: AsJson = False
 ) -> None:
     """Call a service as a client would, each call with a traceparent; 1 if one is not answered as it should be."""
-    steps = list(smoke.steps(_caller(context, url, key, ca), name))
+    in_force: InForce = context.obj
+    steps = list(smoke.steps(_caller(context, url, key, ca), name, in_force.settings.serving.forecaster))
     failed = [step for step in steps if step.fault]
     if as_json:
         emit({"ok": not failed, "steps": [step.plain() for step in steps]})
