@@ -23,6 +23,7 @@ from bench import same as everywhere
 from bench import score as scoring
 from bench import serve as served
 from bench import steady as steadily
+from bench import swaps as swapped
 from bench import training as trained
 from bench.arena import Arena
 from bench.check import Check
@@ -332,6 +333,25 @@ def serve(
     served.show(result)
     if as_json:
         emit(result)
+
+
+@app.command()
+def swaps(  # noqa: PLR0913 - one parameter a flag
+    *,
+    seconds: Annotated[float, typer.Option(min=1, help="For how long, before the service is told to leave.")] = 60.0,
+    times: Annotated[int, typer.Option("--swaps", min=1, help="How many times the champion is swapped.")] = 10,
+    connections: Annotated[int, typer.Option(min=1, help="Connections of HTTP.")] = 32,
+    grpc: Annotated[int, typer.Option(min=0, help="Connections of gRPC.")] = 4,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with the fleets and every log.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """The service under load while its champion is swapped and while it leaves; exit code 1 where a request failed."""
+    result = swapped.run(swapped.Case(seconds, times, connections, grpc), keep=keep)
+    swapped.show(result)
+    if as_json:
+        emit(result)
+    if swapped.failed(result):
+        raise typer.Exit(1)
 
 
 def _runners(only: Sequence[str] | None) -> list[Runner]:

@@ -37,7 +37,7 @@ OURS, PEER = "tidewatch", "mlserver"
 _READY_S = 120.0
 
 
-class _Http(Server):
+class Http(Server):
     """A server of the protocol."""
 
     def __init__(self, name: str, command: list[str], log: Path, port: int, environ: dict[str, str]) -> None:
@@ -47,7 +47,9 @@ class _Http(Server):
     def answers(self) -> bool:
         """Whether its last model is ready."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/models/{_name(MODELS - 1)}/ready", timeout=1):
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/v2/models/{model_name(MODELS - 1)}/ready", timeout=1
+            ):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -60,8 +62,8 @@ def run(seconds: float, only: str | None = None) -> dict[str, Any]:
         ModelError: an answer was none.
     """
     load = os.getloadavg()
-    pasts = {_name(number): _windows(number, TRAINED) for number in range(MODELS)}
-    bodies = {name: _body(_windows(number + MODELS, 1)) for number, name in enumerate(pasts)}
+    pasts = {model_name(number): windows(number, TRAINED) for number in range(MODELS)}
+    bodies = {name: _body(windows(number + MODELS, 1)) for number, name in enumerate(pasts)}
     runners: dict[str, Callable[[Path, dict[str, Statistics]], Any]] = {OURS: _ours, PEER: _mlserver}
     found: dict[str, Any] = {}
     with folder(keep=False) as place:
@@ -105,19 +107,19 @@ def show(result: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _ours(place: Path, pasts: dict[str, Statistics]) -> Iterator[_Http]:
+def _ours(place: Path, pasts: dict[str, Statistics]) -> Iterator[Http]:
     spec = TrainSpec()
     models = {name: fit_device(past, np.arange(len(past)), spec) for name, past in pasts.items()}
     pack.save(Fleet.of(models, "v1"), place / "fleet.arrow", 0)
     port, grpc = free_ports(2)
     words = ["-m", "tidewatch", "serve", "--port", str(port), "--grpc-port", str(grpc)]
     environ = {"TIDEWATCH_WORKER__FLEET": str(place / "fleet.arrow"), "TIDEWATCH_SERVING__FOLDER": str(place / "none")}
-    with _Http(OURS, [sys.executable, *words], place / "tidewatch.log", port, environ) as server:
+    with Http(OURS, [sys.executable, *words], place / "tidewatch.log", port, environ) as server:
         yield server
 
 
 @contextmanager
-def _mlserver(place: Path, pasts: dict[str, Statistics]) -> Iterator[_Http]:
+def _mlserver(place: Path, pasts: dict[str, Statistics]) -> Iterator[Http]:
     interpreter = python(PEER)
     rows: dict[str, Any] = {name: features(past) for name, past in pasts.items()}
     np.savez(place / "rows.npz", **rows)
@@ -128,17 +130,18 @@ def _mlserver(place: Path, pasts: dict[str, Statistics]) -> Iterator[_Http]:
     about["metrics_dir"] = str(place / "metrics")
     (place / "metrics").mkdir()
     (home / "settings.json").write_text(json.dumps(about))
-    with _Http(
+    with Http(
         PEER, [str(interpreter.parent / "mlserver"), "start", str(home)], place / "mlserver.log", port, {}
     ) as server:
         yield server
 
 
-def _name(number: int) -> str:
+def model_name(number: int) -> str:
+    """As the published models are called."""
     return f"device-{number // 5 + 1}-sensor-{number % 5 + 1}"
 
 
-def _windows(seed: int, count: int) -> Statistics:
+def windows(seed: int, count: int) -> Statistics:
     """Windows of ten readings each."""
     values = np.random.default_rng(seed).uniform(10, 15, (count, 10, METRICS))
     mean, std = values.mean(axis=1), values.std(axis=1, ddof=1)

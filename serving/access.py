@@ -15,6 +15,8 @@ IN_URL = re.compile(
 TOKEN_BYTES = re.compile(TOKEN.pattern.encode())
 OPEN = frozenset({"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"})
 """What probes ask for, without a key; it tells that the service is there, its name and version."""
+PAGES = re.compile(r"/docs|/redoc|/assets/[^/]+")
+"""Documents without what they are made of: they ask for a key themselves, as a browser cannot be told one."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 TEMPLATES = (
     (re.compile(r"/v2/models/.+/versions/[^/]+/infer"), "/v2/models/{name}/versions/{version}/infer"),
@@ -46,7 +48,7 @@ RULES = (
     rule("POST", r"/v2/repository/.*", Scope.ADMIN),
     rule("GET POST", r"/score|/api/v1/service/.+/score", Scope.SCORE),
     rule("POST", r"/v2/models/.*", Scope.SCORE),
-    rule("POST DELETE", r"/jobs(/.*)?", Scope.SCORE),
+    rule("POST", r"/jobs(/.*)?", Scope.SCORE),
     rule("GET HEAD OPTIONS", r".*", Scope.READ),
 )
 """Whatever no rule fits needs ``admin``."""

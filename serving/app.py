@@ -10,10 +10,10 @@ from pathlib import Path
 import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from serving import http, openapi, rest
 from serving.errors import OverloadedError, RefusedError
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 """Swagger UI and ReDoc, so that the documents need no network."""
+PAGE = Path(__file__).parent / "documents.html"
+"""Shows one of them, and asks for a key where the document needs one."""
 
 Beside = Callable[[Service], AbstractAsyncContextManager[object]]
 """What runs while the application does, such as the gRPC server; the list may grow until it starts."""
@@ -95,25 +97,15 @@ def _documents(app: FastAPI, service: Service) -> None:
     app.mount("/assets", StaticFiles(directory=ASSETS), name="assets")
     app.openapi = lambda: openapi.document(app, service)  # type: ignore[method-assign]
 
+    page = PAGE.read_text("utf-8")
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            swagger_js_url="/assets/swagger-ui-bundle.js",
-            swagger_css_url="/assets/swagger-ui.css",
-            swagger_favicon_url="/assets/favicon.png",
-        )
+        return HTMLResponse(page.replace("{script}", "swagger-ui-bundle.js"))
 
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> HTMLResponse:
-        return get_redoc_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            redoc_js_url="/assets/redoc.standalone.js",
-            redoc_favicon_url="/assets/favicon.png",
-            with_google_fonts=False,
-        )
+        return HTMLResponse(page.replace("{script}", "redoc.standalone.js"))
 
 
 def _errors(app: FastAPI) -> None:
@@ -125,8 +117,11 @@ def _errors(app: FastAPI) -> None:
         return _fault(str(error), error.status, headers)
 
     @app.exception_handler(HTTPException)
-    async def failed(_: Request, error: HTTPException) -> Response:
-        return _fault(str(error.detail), error.status_code, dict(error.headers or {}))
+    async def failed(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # noqa: PLR2004 - of HTTP
+            headers["Allow"] = _allowed(app, request)
+        return _fault(str(error.detail), error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -137,6 +132,12 @@ def _errors(app: FastAPI) -> None:
     async def broken(_: Request, error: Exception) -> Response:
         log.error("a request was not answered", exc_info=error)
         return _fault("The service is at fault; its log says how.", 500)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of every route of a path; the router knows those of the first alone."""
+    fitting = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in fitting for method in getattr(route, "methods", None) or ()}))
 
 
 def _fault(said: str, status: int, headers: dict[str, str] | None = None) -> Response:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from confluent_kafka import KafkaException
 
-from scorers.errors import hold
+from scorers.errors import UnavailableError, hold
 from serving.trace import current
 
 log = logging.getLogger(__name__)
@@ -97,11 +99,23 @@ class Taken:
         }
 
 
+class LostError(UnavailableError):
+    """Not all was written; ``lost`` says how many were not."""
+
+    def __init__(self, lost: int, why: object) -> None:
+        super().__init__(f"{lost} predictions could not be written: {why}.")
+        self.lost = lost
+
+
 class Store(Protocol):
     """Where events go. ``write`` raises whatever goes wrong; what was not written is dropped."""
 
     def write(self, taken: Sequence[Taken], source: str) -> None:
-        """Write events, in one step where that is possible."""
+        """Write events, in one step where that is possible.
+
+        Raises:
+            LostError: some of them could not be written.
+        """
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -117,6 +131,7 @@ class Collector:
         self._chance = chance
         self._queue: queue.Queue[Taken | None] = queue.Queue(spec.queue)
         self._told = float("-inf")
+        self._taken = 0
         self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
         self._thread.start()
 
@@ -128,18 +143,21 @@ class Collector:
         context = current.get()
         request, trace = (context.request_id, context.trace.trace_id) if context else (None, None)
         taken = Taken(secrets.token_hex(16), time.time(), model, version, request, trace, inputs, outputs)
+        self._taken += 1
         try:
             self._queue.put_nowait(taken)
         except queue.Full:
             self.counts["dropped"] += 1
 
     def close(self, within_s: float = 10.0) -> None:
-        """Write what waits, and end; what takes longer is lost."""
-        try:
+        """Write what waits, and end; what takes longer is lost, and the log says how much."""
+        end = time.monotonic() + within_s
+        with suppress(queue.Full):
             self._queue.put(None, timeout=within_s)
-        except queue.Full:
-            return
-        self._thread.join(within_s)
+        self._thread.join(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            waiting = self._taken - self.counts["written"] - self.counts["dropped"]
+            log.warning("%d predictions are not collected: they could not be written within %g s", waiting, within_s)
 
     def _run(self) -> None:
         over = False
@@ -164,15 +182,16 @@ class Collector:
         return batch, False
 
     def _write(self, batch: list[Taken]) -> None:
+        lost = 0
         try:
             self._store.write(batch, self._spec.source)
-        except Exception:
-            self.counts["dropped"] += len(batch)
+        except Exception as error:
+            lost = error.lost if isinstance(error, LostError) else len(batch)
             if time.monotonic() - self._told > _TELL_AGAIN_S:
                 self._told = time.monotonic()
                 log.exception("Predictions could not be collected")
-        else:
-            self.counts["written"] += len(batch)
+        self.counts["dropped"] += lost
+        self.counts["written"] += len(batch) - lost
 
 
 class Folder:
@@ -218,32 +237,52 @@ class Folder:
 
 
 class Kafka:
-    """Messages in CloudEvents' binary mode, key = model.
+    """Messages in CloudEvents' binary mode, key = model; written is what the brokers have acknowledged.
 
     Args:
-        producer: of confluent-kafka, or like it.
+        producer: of confluent-kafka, or like it; its ``message.timeout.ms`` says how long a message may take.
         topic: where to.
+        prepare: called before the first message, again and again until it raises nothing.
     """
 
-    def __init__(self, producer: Any, topic: str) -> None:
+    def __init__(self, producer: Any, topic: str, prepare: Callable[[], object] = lambda: None) -> None:
         self._producer = producer
         self._topic = topic
+        self._prepare: Callable[[], object] | None = prepare
 
     def write(self, taken: Sequence[Taken], source: str) -> None:
-        """Hand events to the producer, which sends in the background."""
+        """Send events, and wait until each has been acknowledged or is given up."""
+        if self._prepare:
+            self._prepare()
+            self._prepare = None
+        acknowledged = 0
+        faults: list[object] = []
+
+        def heard(error: object, _: object) -> None:
+            nonlocal acknowledged
+            if error is None:
+                acknowledged += 1
+            else:
+                faults.append(error)
+
         for one in taken:
-            event = _event(one, source)
-            data = event.pop("data")
-            headers = [
-                (f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "datacontenttype"
-            ]
-            headers.append(("content-type", event["datacontenttype"].encode()))
-            self._producer.produce(self._topic, _encoded(data), key=one.model.encode(), headers=headers)
-        self._producer.poll(0)
+            try:
+                self._send(one, source, heard)
+            except (BufferError, KafkaException) as error:  # such as too large a message
+                faults.append(error)
+        self._producer.flush()
+        if acknowledged < len(taken):
+            raise LostError(len(taken) - acknowledged, faults[0] if faults else "nobody answers")
+
+    def _send(self, one: Taken, source: str, heard: Callable[[object, object], None]) -> None:
+        event = _event(one, source)
+        data = event.pop("data")
+        headers = [(f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "datacontenttype"]
+        headers.append(("content-type", event["datacontenttype"].encode()))
+        self._producer.produce(self._topic, _encoded(data), key=one.model.encode(), headers=headers, on_delivery=heard)
 
     def close(self) -> None:
-        """Wait for what is under way."""
-        self._producer.flush(10)
+        """Nothing is under way."""
 
 
 def _time(taken: Taken) -> datetime:

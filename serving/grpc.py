@@ -59,12 +59,18 @@ class Listener:
     key: bytes | None = None
     chain: bytes | None = None
     max_bytes: int = 64 * 2**20
+    streams: int = 256
+    """Calls of one connection at a time; more wait."""
+    header_s: float = 10.0
+    """A client that takes longer to begin is cut off."""
+    drain_s: float = 10.0
+    """Calls under way have so long to end."""
     interceptors: tuple[Any, ...] = ()
 
 
 @asynccontextmanager
 async def listening(service: Service, listener: Listener, version: str) -> AsyncIterator[int]:
-    """The port that answers while the context lasts; requests under way have ten seconds to end.
+    """The port that answers while the context lasts; then requests under way are ended, and no others taken.
 
     Raises:
         OSError: the address is taken.
@@ -72,6 +78,8 @@ async def listening(service: Service, listener: Listener, version: str) -> Async
     options = [
         ("grpc.max_receive_message_length", listener.max_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", listener.streams),
+        ("grpc.server_handshake_timeout_ms", round(1000 * listener.header_s)),
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.aio.server(options=options, interceptors=listener.interceptors)
@@ -88,7 +96,7 @@ async def listening(service: Service, listener: Listener, version: str) -> Async
     try:
         yield port
     finally:
-        await server.stop(10)
+        await server.stop(listener.drain_s)
 
 
 def _handler(calls: "Calls") -> Any:
@@ -129,8 +137,8 @@ class Calls:
         return {"live": True}
 
     async def ServerReady(self, _: Any) -> Reply:  # noqa: N802
-        """Whether the main fleet is in memory."""
-        return {"ready": self._service.repository.ready}
+        """Whether the main fleet is in memory, and the service stays."""
+        return {"ready": self._service.repository.ready and not self._service.leaving}
 
     async def ModelReady(self, request: Any) -> Reply:  # noqa: N802
         """Whether a model answers."""

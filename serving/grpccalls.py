@@ -1,4 +1,4 @@
-"""Calls of gRPC, told of as requests over HTTP are: the same meters, log lines, and cap on what is at work.
+"""Calls of gRPC, told of as requests over HTTP are: the same meters and log lines.
 
 A call is a POST to its method's path, over HTTP/2; its code is counted as the status that stands for it in HTTP
 (``google/rpc/code.proto``), so that one rule of Prometheus watches both. ``x-request-id`` and ``traceparent`` come in a
@@ -11,15 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from serving import trace
 from serving.grpc import CALLS, SERVICE
-from serving.grpckeys import OPEN
 from serving.guard import Gate, requests_log
 from serving.meters import OTHER
 
 Code = grpc.StatusCode
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
 STATUS = {
     Code.OK: 200, Code.INVALID_ARGUMENT: 400, Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404, Code.RESOURCE_EXHAUSTED: 429, Code.CANCELLED: 499, Code.UNKNOWN: 500, Code.INTERNAL: 500,
@@ -32,7 +31,7 @@ _CODES = {code.value[0]: code for code in Code}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio is without types
-    """Before all others: whatever they and the call itself say is counted and logged."""
+    """Before ``KeyInterceptor``: whatever it and the call itself say is counted and logged."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -48,7 +47,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         if handler is None:
             told.end(Code.UNIMPLEMENTED)
             return None
-        return grpc.unary_unary_rpc_method_handler(told.around(handler), None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(
+            told.around(handler.stream_unary), handler.request_deserializer, handler.response_serializer
+        )
 
 
 class _Told:
@@ -60,38 +61,23 @@ class _Told:
         self._method = method
         self._started = gate.spec.clock()
 
-    def around(self, handler: Any) -> Callable[[bytes, Any], Awaitable[Any]]:
-        """A handler's behaviour, of bytes: what is none of the protocol's messages is refused like other nonsense."""
+    def around(self, behaviour: Behaviour) -> Behaviour:
+        """What a handler does, and the end of it told."""
 
-        async def behave(request: bytes, context: Any) -> Any:
+        async def behave(messages: Any, context: Any) -> Any:
             trace.current.set(self._context)
             context.set_trailing_metadata(((REQUEST_ID, self._context.request_id),))
-            self._gate.at_work += 1
             try:
-                await self._admit(context)
-                return await handler.unary_unary(await self._message(handler, request, context), context)
+                return await behaviour(messages, context)
             except grpc.aio.AbortError:
                 raise
             except BaseException as error:
                 context.set_code(Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.UNKNOWN)
                 raise
             finally:
-                self._gate.at_work -= 1
                 self.end(_code(context.code()))
 
         return behave
-
-    async def _admit(self, context: Any) -> None:
-        """Refuse what is too much at once."""
-        if self._gate.at_work > self._gate.spec.limits.concurrency and self._method.rpartition("/")[2] not in OPEN:
-            self._gate.meters.rejected.labels("concurrency").inc()
-            await context.abort(Code.UNAVAILABLE, "The service is busy.")
-
-    async def _message(self, handler: Any, request: bytes, context: Any) -> Any:
-        try:
-            return handler.request_deserializer(request) if handler.request_deserializer else request
-        except DecodeError:
-            await context.abort(Code.INVALID_ARGUMENT, "The message is not the one that this call takes.")
 
     def end(self, code: Any) -> None:
         """Count the call, and log its line: never its tensors or metadata."""

@@ -19,6 +19,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import access, trace
@@ -46,10 +47,12 @@ _SECURE: Headers = [
 _STRICT = (b"strict-transport-security", b"max-age=31536000")
 _NO_STORE = (b"cache-control", b"no-store")
 _DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_PAGE_POLICY = (
-    b"content-security-policy",
-    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'",
+_PAGE = (
+    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
+    b"worker-src 'self' blob:"
 )
+"""Of the documents; ReDoc searches in a worker that it makes of a blob."""
+_PAGE_POLICY = (b"content-security-policy", _PAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,12 @@ class Gate:
         self.spec = spec
         self.meters = Meters()
         self.draining = False
+        self.closing = False
+        """Whether the notice is over: over gRPC, whose connections cannot be given back, calls are sent elsewhere."""
         self.at_work = 0
         self.streams = 0
+        self.routed: Callable[[Scope], bool] = lambda _: True
+        """Whether there is a route of this path and method."""
         self.on_drain: list[Callable[[], None]] = []
         """Called once, when the service begins to leave: streams end themselves."""
         self.buckets = Buckets(spec.limits.rate, spec.limits.burst) if spec.limits.rate else None
@@ -97,6 +104,7 @@ class Gate:
 def guard(app: FastAPI, spec: GuardSpec) -> Gate:
     """Put the gate before an app, and ``/metrics`` into it."""
     gate = Gate(spec)
+    gate.routed = lambda scope: _routed(app, scope)
     app.add_middleware(Guard, gate=gate)
     if spec.origins:
         app.add_middleware(
@@ -113,6 +121,11 @@ def guard(app: FastAPI, spec: GuardSpec) -> Gate:
         return Response(body, media_type=None, headers={"content-type": kind})
 
     return gate
+
+
+def _routed(app: FastAPI, scope: Scope) -> bool:
+    hot = access.template(scope["path"]) is not None and scope["method"] in {"GET", "POST"}
+    return hot or any(route.matches(scope)[0] is Match.FULL for route in app.routes)
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
@@ -231,7 +244,7 @@ class _Exchange:
         """Who calls, for its rate."""
         spec = self._gate.spec
         address = (self._scope.get("client") or ("",))[0]
-        if spec.keys is None or path in OPEN:
+        if spec.keys is None or path in OPEN or access.PAGES.fullmatch(path):
             return f"@{address}"
         given = access.bearer(self._headers.get(b"authorization"))
         if given is None:
@@ -241,7 +254,7 @@ class _Exchange:
             raise _unknown("The key is not known, or is revoked or expired.", b'Bearer error="invalid_token"')
         self._context.key = key.name
         scope = access.needed(self._scope["method"], path, spec.rules)
-        if not key.may(scope):
+        if not key.may(scope) and self._gate.routed(self._scope):  # what there is not is told by the app
             asked = b'Bearer error="insufficient_scope", scope="%s"' % scope.encode()
             raise Refusal(403, "scope", f"This call needs a key with the scope {scope}.", (b"www-authenticate", asked))
         return key.id

@@ -176,8 +176,11 @@ def router(work: Work, roots: Roots) -> APIRouter:
     async def job(job: JobId) -> Fields:
         return await _done(lambda: work.get(job), {InputError: 404})
 
-    @routes.delete(
-        "/{job}", status_code=202, summary="Stop a job", responses=unknown | {409: {"description": "It is over."}}
+    @routes.post(
+        "/{job}/cancel",
+        status_code=202,
+        summary="Stop a job",
+        responses=unknown | {409: {"description": "It is over."}},
     )
     async def cancel(job: JobId) -> Fields:
         return await _done(lambda: work.cancel(job), {InputError: 404, ConfigError: 409})

@@ -1,9 +1,11 @@
 """What Prometheus is told of the service: requests, how long they take, how many are at work, what is turned away."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -50,11 +52,21 @@ class Meters:
 
     def collected(self, counts: Mapping[str, int]) -> None:
         """Tell how many predictions were ``written`` and ``dropped``, as ``counts`` says at the moment."""
-        for name in ("written", "dropped"):
-            gauge = Gauge(f"tidewatch_collected_{name}", f"Predictions {name} since the start.", registry=self.registry)
-            gauge.set_function(lambda name=name: counts[name])  # type: ignore[misc]
+        self.registry.register(_Collected(counts))
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the text format that ``accept`` asks for, and its content type."""
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
+
+
+class _Collected(Collector):
+    """Counters that others count."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """As they are at the moment."""
+        for name in ("written", "dropped"):
+            yield CounterMetricFamily(f"tidewatch_collected_{name}", f"Predictions {name}.", self._counts[name])

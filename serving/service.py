@@ -67,6 +67,8 @@ class Service:
     trial: Trial = Trial()
     collect: Collect | None = None
     """Takes what went in and what came out."""
+    leaving: bool = False
+    """Whether it ends soon, and is not ready for more; it answers all the same."""
     counts: Counter[str] = field(default_factory=Counter)
     """Requests, rows, those that the challenger answered, copies it was given, rows it judged otherwise."""
 
@@ -172,6 +174,10 @@ class Service:
             rival.name, version, rival.version, len(otherwise), int(otherwise.sum()),
             np.nanmax(off, initial=0.0), np.nanmax(np.abs(said["score"] - other["score"]), initial=0.0),
         )  # fmt: skip
+
+    def leave(self) -> None:
+        """Say that it ends soon."""
+        self.leaving = True
 
     async def settled(self) -> None:
         """Wait for the copies under way."""

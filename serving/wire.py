@@ -2,15 +2,22 @@
 
 On SIGTERM or SIGINT the service says for ``notice_s`` that it is not ready, answering all the while and giving
 connections back; then it closes its socket, finishes what is in flight within ``drain_s``, and ends. A second signal
-ends it at once.
+ends it at once. Nobody who has connected is left without an answer: before the socket closes, the kernel lets nobody
+new in and those in who wait, and a connection at rest is closed only if nothing is on its way.
 """
 
 import asyncio
+import ctypes
 import ipaddress
 import logging
+import select
 import signal
+import socket
 import ssl
-from collections.abc import Callable
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +36,12 @@ log = logging.getLogger(__name__)
 
 HEADER_BYTES = 64 * 1024
 """All headers of a request; more are refused with 431."""
+LINGER_S = 0.25
+"""What has been sent arrives within this time."""
+_NAP_S = 0.01
+_SO_ATTACH_FILTER = 26
+_NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""For Linux's packet filter: byte 13 of a TCP header, its flags SYN and ACK; SYN alone is dropped, all else let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ class Patient(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._waiting: asyncio.TimerHandle | None = None
         self._partial = True
+        self._begun = False
         self._header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -110,12 +124,13 @@ class Patient(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Headers begin."""
-        self._partial = True
+        self._partial = self._begun = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Headers are whole; the guard may cut the connection, where a client takes no more of an answer."""
-        self._partial, self._header_bytes = False, 0
+        self._partial = self._begun = False
+        self._header_bytes = 0
         super().on_headers_complete()
         scope: Any = self.scope
         scope["extensions"] = {"tidewatch.abort": {"call": self.transport.abort}}
@@ -132,6 +147,17 @@ class Patient(HttpToolsProtocol):
             self._cut(b"431 Request Header Fields Too Large")
         elif self._waiting is None and not self.transport.is_closing():
             self._arm()
+
+    def shutdown(self) -> None:
+        """Close when what is under way is answered, or on its way: the guard's answers end the connection."""
+        self.loop.call_later(LINGER_S, self._leave)
+
+    def _leave(self) -> None:
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        if descriptor >= 0 and _readable(descriptor):  # the loop has not come to it yet
+            self.shutdown()
+        elif not self._begun:
+            super().shutdown()
 
     def _arm(self) -> None:
         self._waiting = self.loop.call_later(self.header_s, self._cut, b"408 Request Timeout")
@@ -162,6 +188,16 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let in who waits at the door and nobody else, then close it, and finish."""
+        self._gate.closing = True
+        if not self.force_exit:
+            hold_back(sockets or ())
+            await asyncio.sleep(LINGER_S)
+            while any(_readable(each.fileno()) for each in sockets or ()):  # noqa: ASYNC110 - the kernel's, without event
+                await asyncio.sleep(_NAP_S)
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins to leave, the second ends it; neither is raised again, so that the code is 0."""
         del frame
@@ -175,6 +211,28 @@ class Server(uvicorn.Server):
         """Begin to leave; in the event loop."""
         self._gate.drain()
         asyncio.get_running_loop().call_later(self._notice_s, setattr, self, "should_exit", True)
+
+
+def hold_back(listeners: Sequence[socket.socket]) -> None:
+    """Let nobody begin to connect any more; who has begun is let in.
+
+    Closing a listening socket resets the connections in its queue, with the requests that were sent on them. Where the
+    kernel has no such filter, that is what happens.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+    filtering = struct.pack("HP", len(_NO_SYN), ctypes.addressof(program))
+    for listener in listeners:
+        with suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtering)
+
+
+def _readable(descriptor: int) -> bool:
+    """Whether something waits to be read, or to be let in."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def server(app: ASGIApp, gate: Gate, listen: Listen, **options: Any) -> Server:

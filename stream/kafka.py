@@ -1,7 +1,7 @@
 """How every part of Tidewatch reaches Kafka: one place for client settings and topics."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_REJECT_BYTES = 64 * 1024 * 1024
 """A reject is its record and headers, and may have been compressed better on its way in."""
 DAY_MS = 86_400_000
+
+_KEEP = {"max.message.bytes": str(MAX_MESSAGE_BYTES), "retention.ms": str(7 * DAY_MS)}
+"""Of a topic of records: a week of them."""
 
 Setting = str | int | float | bool
 """A librdkafka setting."""
@@ -82,16 +85,15 @@ def new_topics(topics: Topics, *, partitions: int, replication: int = 1) -> list
     holds what partition *p* of the inputs needs to resume.
     """
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
-    keep = size | {"retention.ms": str(7 * DAY_MS)}
     # only closed segments are compacted: small ones keep a take-over as short as the state is small
     segment = {"segment.bytes": str(16 * 1024 * 1024), "segment.ms": str(10 * 60_000)}
     compact = size | segment | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
     special = {
         topics.state: compact,
         topics.load: compact,
-        topics.rejects: keep | {"max.message.bytes": str(MAX_REJECT_BYTES)},
+        topics.rejects: _KEEP | {"max.message.bytes": str(MAX_REJECT_BYTES)},
     }
-    return [NewTopic(name, partitions, replication, config=special.get(name, keep)) for name in topics.names()]
+    return [NewTopic(name, partitions, replication, config=special.get(name, _KEEP)) for name in topics.names()]
 
 
 def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replication: int = 1) -> list[str]:
@@ -101,16 +103,26 @@ def ensure_topics(broker: Broker, topics: Topics, *, partitions: int = 8, replic
         UnavailableError: no broker answered within 10 s.
         ConfigError: the broker refused a topic.
     """
+    return _ensure(broker, new_topics(topics, partitions=partitions, replication=replication))
+
+
+def ensure_topic(broker: Broker, name: str, *, partitions: int = 8, replication: int = 1) -> None:
+    """Create a topic of records, if it is missing.
+
+    Raises:
+        UnavailableError: no broker answered within 10 s.
+        ConfigError: the broker refused it.
+    """
+    _ensure(broker, [NewTopic(name, partitions, replication, config=_KEEP)])
+
+
+def _ensure(broker: Broker, topics: Sequence[NewTopic]) -> list[str]:
     admin = AdminClient(_heard(broker.config(socket_timeout_ms=10_000)))
     try:
         present = admin.list_topics(timeout=10).topics
     except KafkaException as error:
         raise unreachable(broker, error) from error
-    wanted = [
-        topic
-        for topic in new_topics(topics, partitions=partitions, replication=replication)
-        if topic.topic not in present
-    ]
+    wanted = [topic for topic in topics if topic.topic not in present]
     created = []
     for name, future in (admin.create_topics(wanted, request_timeout=20) if wanted else {}).items():
         try:

@@ -18,12 +18,14 @@ from serving.limits import Limits
 from serving.recent import Recent
 from serving.wire import Listen, ring
 from sinks.read import dataset
-from stream.kafka import producer
+from stream.kafka import ensure_topic, producer
 from tidewatch.batchwork import BatchWork
 from tidewatch.groups import Settings
 
 MB = 1024 * 1024
 _REDIS_S = 5.0
+_ACKNOWLEDGED_MS = 10_000
+"""A prediction that Kafka has not acknowledged within this time is dropped."""
 
 
 class Around:
@@ -115,10 +117,18 @@ def collector(settings: Settings) -> Collector | None:
     stores: dict[str, Callable[[], collect.Store]] = {
         "jsonl": lambda: collect.Folder(folder, parquet=False),
         "parquet": lambda: collect.Folder(folder, parquet=True),
-        "kafka": lambda: collect.Kafka(producer(settings.kafka.broker()), serving.collect_topic),
+        "kafka": lambda: _kafka(settings),
     }
     make = stores.get(serving.collect)
     return make and Collector(make(), CollectSpec(serving.collect_share, serving.collect_queue))
+
+
+def _kafka(settings: Settings) -> collect.Kafka:
+    """The topic is made when the first prediction is written, so that the service starts without Kafka."""
+    broker, topic = settings.kafka.broker(), settings.serving.collect_topic
+    named = settings.topics
+    prepare = partial(ensure_topic, broker, topic, partitions=named.partitions, replication=named.replication)
+    return collect.Kafka(producer(broker, message_timeout_ms=_ACKNOWLEDGED_MS), topic, prepare)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ def host(settings: Settings) -> Host:
     )
     app = build(parts)
     gate = around.guard(app)
+    gate.on_drain.append(service.leave)
     if about.grpc_port:
         beside.append(partial(listening, listener=_listener(settings, gate), version=VERSION))
     return Host(app, gate)
@@ -99,8 +100,16 @@ def _listener(settings: Settings, gate: Gate) -> Listener:
     about = settings.serving
     chain, key = (path.read_bytes() if path else None for path in (about.tls_cert, about.tls_key))
     address = f"{_bracketed(about.host)}:{about.grpc_port}"
-    interceptors = (CallInterceptor(gate), KeyInterceptor(gate))
-    return Listener(address, key, chain, max_bytes=_body_bytes(settings), interceptors=interceptors)
+    return Listener(
+        address,
+        key,
+        chain,
+        max_bytes=_body_bytes(settings),
+        streams=about.concurrency,
+        header_s=about.header_s,
+        drain_s=about.drain_s,
+        interceptors=(CallInterceptor(gate), KeyInterceptor(gate)),
+    )
 
 
 def run(settings: Settings, host: Host) -> None:

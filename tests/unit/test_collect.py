@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
+from scorers.errors import UnavailableError
 from serving.collect import Collector, CollectSpec, Folder, Kafka, Store, Taken
 from serving.trace import Context, current, request_id, trace
 
@@ -61,32 +63,76 @@ def test_parquet_files_appear_whole(tmp_path: Path) -> None:
 
 
 class Producer:
-    """What the Kafka store needs of a producer."""
+    """What the Kafka store needs of a producer; it loses every third message, and takes none that is too large."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: int = 0) -> None:
         self.sent: list[Any] = []
+        self.lost = lost
+        self.waiting: list[Any] = []
 
-    def produce(self, topic: str, value: bytes, *, key: bytes, headers: list[tuple[str, bytes]]) -> None:
+    def produce(
+        self, topic: str, value: bytes, *, key: bytes, headers: list[tuple[str, bytes]], on_delivery: Any
+    ) -> None:
+        if b"large" in value:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         self.sent.append((topic, value, key, dict(headers)))
+        self.waiting.append(on_delivery)
 
-    def poll(self, _: float) -> None:
-        """Nothing to report."""
-
-    def flush(self, _: float) -> None:
-        self.sent.append("flushed")
+    def flush(self) -> None:
+        for number, heard in enumerate(self.waiting):
+            heard("gone" if number < self.lost else None, None)
+        self.waiting.clear()
 
 
 def test_kafka_gets_binary_cloud_events() -> None:
     producer = Producer()
     collected(Kafka(producer, "service.predictions"), 1)
-    (topic, value, key, headers), last = producer.sent
+    ((topic, value, key, headers),) = producer.sent
 
-    assert (topic, key, last) == ("service.predictions", b"pump-1", "flushed")
+    assert (topic, key) == ("service.predictions", b"pump-1")
     assert headers["content-type"] == b"application/json"
     assert {name for name in headers if name.startswith("ce_")} == {
         "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time",
     }  # fmt: skip
     assert json.loads(value)["inputs"] == PLAIN
+
+
+def test_what_kafka_does_not_acknowledge_or_take_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    collector = Collector(Kafka(Producer(lost=2), "predictions"), SPEC)
+    for number in range(5):
+        collector.take("pump-1", f"v{number}", {"x": "large" if number == 4 else ""}, {})
+    collector.close()
+
+    assert collector.counts == {"written": 2, "dropped": 3}
+    assert "3 predictions could not be written: " in caplog.text
+
+
+def test_a_topic_is_made_before_the_first_message_once_that_can_be() -> None:
+    calls: list[int] = []
+
+    def prepare() -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise UnavailableError("nobody answers")
+
+    collector = Collector(Kafka(Producer(), "predictions", prepare), CollectSpec(batch=1, every_s=0.05))
+    for number in range(3):
+        collector.take("pump-1", f"v{number}", INPUTS, OUTPUTS)
+    collector.close()
+
+    assert collector.counts == {"written": 2, "dropped": 1}
+    assert calls == [0, 1]
+
+
+def test_what_cannot_be_written_in_time_at_the_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    store = Stuck()
+    collector = Collector(store, CollectSpec(batch=1, every_s=0.05))
+    for _ in range(3):
+        collector.take("m", "v", {}, {})
+    collector.close(0.1)
+    store.go.set()
+
+    assert "3 predictions are not collected" in caplog.text
 
 
 class Stuck:

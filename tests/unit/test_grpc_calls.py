@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.batching import Batcher
-from serving.grpc import SERVICE, Listener, listening, messages
+from serving.grpc import SERVICE, Calls, Listener, listening, messages
 from serving.grpccalls import CallInterceptor
 from serving.grpckeys import KeyInterceptor
 from serving.guard import Gate, GuardSpec
@@ -194,9 +194,10 @@ def test_too_many_at_work_are_refused_and_probes_are_not(service: Service) -> No
     assert 'tidewatch_http_rejected_total{reason="concurrency"} 1.0' in gate.meters.page("")[0].decode()
 
 
-def test_a_service_that_leaves_is_not_ready(service: Service) -> None:
-    gate = Gate(GuardSpec())
-    gate.drain()
-    codes = [code for code, _ in ask(service, gate, [("ServerReady", {}), ("ModelReady", {"name": "device-0"})])]
+def test_a_service_that_leaves_is_not_ready_and_answers(service: Service) -> None:
+    service.leave()
+    codes = [code for code, _ in ask(service, Gate(GuardSpec()), [("ModelReady", {"name": "device-0"})])]
+    ready = asyncio.run(Calls(service, "0").ServerReady(None))
 
-    assert codes == ["UNAVAILABLE", "OK"]
+    assert codes == ["OK"]
+    assert ready == {"ready": False}

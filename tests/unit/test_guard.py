@@ -151,7 +151,8 @@ def test_a_revoked_key_is_401_within_seconds(site: Site) -> None:
         ("POST", "/v2/models/m/infer", {Scope.SCORE, Scope.ADMIN}),
         ("POST", "/v2/repository/models/m/load", {Scope.ADMIN}),
         ("GET", "/metrics", {Scope.READ, Scope.ADMIN}),
-        ("PUT", "/nowhere", {Scope.ADMIN}),
+        ("PUT", "/nowhere", {*Scope}),
+        ("TRACE", "/devices/a", {*Scope}),
     ],
 )
 def test_a_wrong_scope_is_403(site: Site, method: str, path: str, allowed: set[Scope]) -> None:

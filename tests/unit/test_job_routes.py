@@ -98,9 +98,9 @@ def test_jobs_are_listed_newest_first_in_pages(site: Site) -> None:
 def test_a_job_is_stopped_once(site: Site) -> None:
     place = site.post().headers["location"]
 
-    assert site.ask("DELETE", place).json()["state"] == "cancelled"
-    assert site.ask("DELETE", place).status_code == 409
-    assert site.ask("DELETE", "/jobs/nobody").status_code == 404
+    assert site.ask("POST", f"{place}/cancel").json()["state"] == "cancelled"
+    assert site.ask("POST", f"{place}/cancel").status_code == 409
+    assert site.ask("POST", "/jobs/nobody/cancel").status_code == 404
     assert site.ask("GET", "/jobs/nobody").status_code == 404
 
 

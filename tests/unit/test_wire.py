@@ -5,8 +5,11 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +111,8 @@ def test_a_client_that_drips_headers_is_cut_off_all_the_same() -> None:
             writer.write(b"x: y\r\n")
             await asyncio.sleep(0.02)
 
-        assert answer.result().startswith(b"HTTP/1.1 408 ")
+        with suppress(ConnectionResetError):  # whoever writes on may lose what he was told
+            assert answer.result().startswith(b"HTTP/1.1 408 ")
         writer.close()
 
     served(test, Listen(header_s=0.2))
@@ -171,6 +175,51 @@ def test_requests_in_flight_finish_after_readiness_has_ended() -> None:
         assert not site.server._captured_signals  # noqa: SLF001 - what uvicorn would raise again at the end
 
     served(test, Listen(notice_s=0.3))
+
+
+def test_whoever_has_connected_is_answered_though_the_service_leaves_meanwhile() -> None:
+    """Callers who take no hint go on until nobody listens; none of them may have asked in vain."""
+    found: Counter[str] = Counter()
+
+    async def call(site: Site) -> None:
+        while True:
+            try:
+                answer = await site.ask("/nowhere")
+            except ConnectionRefusedError:
+                return
+            except OSError as error:
+                answer = repr(error).encode()
+            found[answer[:12].decode()] += 1
+
+    async def everybody(site: Site) -> None:
+        await asyncio.gather(*(call(site) for _ in range(50)))
+
+    async def test(site: Site) -> None:
+        callers = threading.Thread(target=lambda: asyncio.run(everybody(site)))
+        callers.start()
+        await until(lambda: found.total() > 200)
+        site.server.handle_exit(signal.SIGTERM, None)
+        await asyncio.to_thread(callers.join)
+
+    served(test, Listen(notice_s=0.1))
+
+    assert set(found) == {"HTTP/1.1 404"}
+
+
+def test_a_request_that_was_on_its_way_is_answered_on_a_connection_at_rest() -> None:
+    async def test(site: Site) -> None:
+        reader, writer = await asyncio.open_connection(HOST, site.port)
+        await until(lambda: bool(site.server.server_state.connections))
+        site.server.leave()
+        await until(lambda: site.server.should_exit)
+        for connection in list(site.server.server_state.connections):
+            connection.shutdown()
+        writer.write(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+
+        assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+
+    served(test)
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
