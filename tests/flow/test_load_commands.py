@@ -21,6 +21,8 @@ from scorers.forecast.naive import RIVALS
 from scorers.forecast.schema import CALENDAR, HOUR_MS
 from tests.loads import DAY_MS, START, folder, hours
 from tidewatch.cli import EXIT_CODES, app
+from tidewatch.follower import Follower
+from tidewatch.forecast.record import FORECASTERS, forecasters
 from tidewatch.registry import Registry
 from tidewatch.settings import load as load_settings
 
@@ -61,8 +63,7 @@ def trained(*words: str) -> dict[str, Any]:
 
 
 def registry() -> Registry:
-    models = load_settings().settings.models
-    return Registry(models.model_copy(update={"name": "load", "experiment": "tidewatch-load"}))
+    return Registry(forecasters(load_settings().settings.models), FORECASTERS)
 
 
 def test_a_training_is_recorded_and_put_in_force() -> None:
@@ -101,6 +102,76 @@ def test_a_model_no_better_than_the_one_in_force_is_refused_unless_forced() -> N
     forced = trained("--model", "boosting", "--force")
     assert forced["promoted"]
     assert pack.load(FILE).version == forced["version"]
+
+
+def test_versions_are_listed_promoted_and_rolled_back() -> None:
+    first = trained("--model", "boosting")
+    second = trained("--model", "forest", "--force")
+    listed = json.loads(run("load", "models", "--json")[1])
+
+    assert [(one["number"], one["aliases"]) for one in listed] == [(2, ["champion"]), (1, [])]
+    assert listed[1]["metrics"]["test_accuracy"] == first["test"]["accuracy"]
+    assert "champion" in run("load", "models")[1]
+    assert json.loads(run("load", "rollback", "--json")[1])["aliases"] == ["champion"]
+    assert pack.load(FILE).version == first["version"]
+    with pytest.raises(InputError, match="No version of load was in force before"):
+        run("load", "rollback")
+    code, shown = run("load", "promote", "2", "--force")
+    assert (code, "version 2 is in force" in shown) == (0, True)
+    assert pack.load(FILE).version == second["version"]
+
+
+def test_a_version_that_lost_is_promoted_only_by_force() -> None:
+    trained("--model", "boosting")
+    lost = trained("--model", "boosting")
+    shown = json.loads(run("load", "models", "challenger", "--json")[1])
+
+    assert shown["training"]["reasons"] == lost["reasons"]
+    assert shown["params"]["model"] == "ordinal"
+    with pytest.raises(ConfigError, match="Version 2 should not be in force.*no better.*--force"):
+        run("load", "promote", "challenger")
+    assert pack.load(FILE).version != lost["version"]
+    run("load", "promote", "challenger", "--force")
+    assert pack.load(FILE).version == lost["version"]
+    assert [one.aliases for one in registry().versions()] == [("champion",), ()]
+
+
+def test_a_version_that_was_tampered_with_is_not_put_in_force() -> None:
+    first = trained("--model", "boosting")
+    trained("--model", "forest", "--force")
+    champion = FILE.read_bytes()
+    (stored,) = (path for path in Path("var/models").rglob("forecaster.twf") if first["version"].encode() in path.read_bytes())
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+
+    with pytest.raises(ForecasterFileError, match="changed after it was written"):
+        run("load", "rollback")
+    assert FILE.read_bytes() == champion
+
+
+def test_without_a_registry_there_are_no_versions() -> None:
+    with pytest.raises(ConfigError, match=r"models\.registry is empty"):
+        run("--set", "models.registry=", "load", "models")
+    assert "run `tidewatch load train`" in CliRunner().invoke(app, ["load", "models"]).stderr
+    with pytest.raises(InputError, match="none yet; run `tidewatch load train`"):
+        run("load", "promote", "1")
+
+
+def test_a_follower_of_forecasters_fetches_what_its_alias_names(tmp_path: Path) -> None:
+    models = load_settings().settings.models.model_copy(update={"follow": "champion"})
+    target = tmp_path / "elsewhere" / "forecaster.twf"
+    follower = Follower(forecasters(models), target, FORECASTERS)
+    follower.look()
+    assert not target.exists()
+
+    first = trained("--model", "boosting")
+    follower.look()
+    assert pack.load(target).version == first["version"]
+    trained("--model", "forest", "--force")
+    run("load", "rollback")
+    follower.look()
+    assert pack.load(target).version == first["version"]
 
 
 def test_other_thresholds_are_refused_unless_forced() -> None:
