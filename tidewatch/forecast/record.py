@@ -110,6 +110,7 @@ def _params(load: Load, order: Order, trained: Trained) -> dict[str, object]:
         "since": facts["since"],
         "split": trained.split,
         "until": facts["until"],
+        "refit": trained.forecaster is not trained.tested,
         "thresholds": ", ".join(f"{value:g}" for value in forecaster.thresholds),
         "scale": load.scale,
         "quantiles": load.quantiles,
@@ -124,13 +125,15 @@ def _params(load: Load, order: Order, trained: Trained) -> dict[str, object]:
 def _metrics(trained: Trained) -> dict[str, float]:
     """The eight published figures and the others, of training and test; MLflow takes no NaN."""
     sides = {"train": trained.training, "test": trained.test, **trained.baselines}
-    if trained.champion is not None:
-        sides["champion"] = trained.champion
+    if trained.contest is not None:
+        sides |= {"contest": trained.contest.challenger, "champion": trained.contest.champion}
     found = {f"{side}_{name}": value for side, of in sides.items() for name, value in of.told().items()}
     for part, counts in trained.labels.items():
         found |= {f"{part}_rows_{name}": float(count) for name, count in zip(CLASSES, counts, strict=True)}
         found[f"{part}_rows"] = float(sum(counts))
     found |= {f"tried_{trial.recipe}_rps": trial.rps for trial in trained.trials if trial.rps is not None}
+    if trained.contest is not None:
+        found["contest_rows"] = float(trained.contest.champion.rows)
     found["seconds"] = (trained.ended - trained.started) / 1000
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
