@@ -6,6 +6,9 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +27,25 @@ from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.read import dataset
 from sinks.redis import RedisSink, RedisSpec
 from stream.contracts import Topics
-from stream.kafka import Broker
+from stream.kafka import Broker, ensure_topics, producer
 from tests import loads
-from tests.live.support import PROJECT, Sent, Site, Worker, eventually, read, send
+from tests.chaos.proxy import Proxy
+from tests.chaos.scene import FrontedKafka
+from tests.live.support import PARTITIONS, PROJECT, Sent, Site, Worker, eventually, read, send
 from tests.live.test_sinks_live import fill
 from tests.workload import START, Session, hours, sessions
 from tidewatch.forecast import record, training
 from tidewatch.groups import Settings
+from tidewatch.servers import HOST
 from tidewatch.settings import load
 
 FOREST = Recipe("forest", Kind.FOREST, {"n_estimators": 10, "max_depth": 6, "random_state": 1})
 BOOSTED = Recipe("ordinal", Kind.ORDINAL, {"max_iter": 15, "min_samples_leaf": 20, "random_state": 42})
 DAYS = 3
 END = START + DAYS * 24 * HOUR_MS
+FRONT = "worker-a"
+"""Whose way to Kafka can be cut off alone."""
+TOPICS = Topics.prefixed("harmed.")
 Told = tuple[str, int]
 """A server, and when its forecast was issued."""
 
@@ -134,6 +143,71 @@ def test_a_forecaster_that_is_promoted_or_rolled_back_takes_over_without_a_resta
             told_so = {one["server"]: one for one in mine if one["issued"] == issued}
             batch = messages(forecast(model, known, sorted(told_so), issued))
             assert {one["server"]: one for one in batch} == told_so
+
+
+def test_workers_killed_and_cut_off_and_brokers_restarted_cost_no_forecast_and_double_none(
+    kafka_jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each harm befalls while sessions come; the topic is that of batch, to the bit, for every server and hour."""
+    monkeypatch.setenv("TIDEWATCH_LOAD__FOLDER", str(tmp_path / "load"))
+    found, end = sessions(6, 56, seed=5, an_hour=8.0), START + 56 * HOUR_MS
+    model = fit(loads.rows(loads.hours()), FOREST, Teaching((20.0, 400.0), FeatureSpec("Europe/Berlin", START), "v1"))
+    save(model, tmp_path / "load" / "models" / "forecaster.twf")
+    known, there = hours(found, end), counted(found, end)
+    with ExitStack() as held:
+        kafka = held.enter_context(FrontedKafka(kafka_jars, tmp_path / "kafka"))
+        front = held.enter_context(Proxy(kafka.outer[FRONT], kafka.inner[FRONT]))
+        ensure_topics(kafka.broker, TOPICS, partitions=PARTITIONS)
+        site = Site(kafka.broker, TOPICS, tmp_path)
+        fronted = replace(site, broker=Broker(f"{HOST}:{front.port}"))
+        workers = [held.enter_context(Worker(one, command=("load", "worker"))) for one in (fronted, site)]
+
+        def kill_worker() -> None:
+            workers.pop().end(signal.SIGKILL, 10)
+            workers.append(held.enter_context(Worker(site, command=("load", "worker"))))
+            eventually(lambda: workers[-1].partitions > 0, "another is there", workers)
+
+        def cut_worker_off() -> None:
+            front.stall()
+            eventually(lambda: workers[-1].partitions == PARTITIONS, "the other takes over", workers)
+            front.flow()
+
+        def restart_broker() -> None:
+            kafka.stop()
+            kafka.start()
+
+        def kill_broker() -> None:
+            kafka.kill()
+            kafka.start()
+
+        harms = (kill_worker, restart_broker, cut_worker_off, kill_broker, kill_worker)
+        sender = held.enter_context(ThreadPoolExecutor(1))
+        for number, places in enumerate(np.array_split(np.arange(len(found)), len(harms) + 1)):
+            before = len(told(site))
+            sending = sender.submit(trickle, site, sent([found[place] for place in places]))
+            if number:
+                harms[number - 1]()
+            sending.result()
+            eventually(lambda: len(told(site)) > before, "forecasts come out", workers)  # noqa: B023
+        punctuate(Target(site.broker, site.topics.sessions), end)
+        eventually(lambda: len(told(site)) >= there.total(), "every hour is forecast from", workers)
+        codes = [worker.end(signal.SIGTERM, 15) for worker in workers]
+        out = told(site)
+
+    assert codes == [0, 0]
+    assert Counter((one["server"], one["issued"]) for one in out) == there
+    for issued in sorted({one["issued"] for one in out}):
+        mine = {one["server"]: one for one in out if one["issued"] == issued}
+        assert {one["server"]: one for one in messages(forecast(model, known, sorted(mine), issued))} == mine
+
+
+def trickle(site: Site, records: Sequence[Sent]) -> None:
+    """Send records over two seconds, or longer where Kafka is away."""
+    client = producer(site.broker)
+    for key, value in records:
+        client.produce(site.topics.sessions, value, key)
+        client.poll(2 / len(records))
+    assert client.flush(120) == 0
 
 
 def trained(settings: Settings, folder: Path, recipe: str) -> Forecaster:
