@@ -100,7 +100,8 @@ def _say(trained: Any, number: int | None, load: Load) -> None:
         f"{utc(facts['since'])} to {utc(trained.split)}, tested on {trained.test.rows:,} after",
         soft_wrap=True,
     )
-    table = Table("", "accuracy", "precision", "recall", "F1", "macro-F1", "ranked prob.", "calibration", box=None)
+    heads = ("accuracy", "precision", "recall", "F1", "macro-F1", "ranked\nprob.", "calibration")
+    table = Table("", *heads, box=None, padding=(0, 1, 0, 0))  # for 80 columns
     rows = {"training": trained.training, "test": trained.test, **trained.baselines}
     if trained.contest is not None:
         rows["in force before"] = trained.contest.champion
