@@ -5,6 +5,7 @@ tallied.
 """
 
 import gzip
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ class Archive:
         start, end = (_stamps(table[name]) for name in ("SessionStart", "SessionEnd"))
         ts = pd.Series(start).where(start > EARLIEST).ffill().fillna(max(self.last, self.since)).to_numpy(np.int64)
         inside = (ts >= self.since) & (ts < self.until)
-        known = start[inside & (start > EARLIEST) & (start <= end)]
+        known = start[inside & (start > EARLIEST) & ((end == EARLIEST) | (start <= end))]
         self.last = max(self.last, int(known.max(initial=EARLIEST)))
         return ts, inside
 
@@ -157,13 +158,23 @@ def _stamps(column: pa.ChunkedArray) -> Ints:
 
 def _cells(name: str, column: pa.ChunkedArray) -> list[Any]:
     """A column as JSON has it: numbers, to the digit, where they are some, moments with an offset, a blank as null."""
-    nothing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(sorted(BLANKS)))
+    column = pc.utf8_trim_whitespace(column)
+    nothing = pc.is_in(pc.utf8_lower(column), value_set=pa.array(sorted(BLANKS)))
     column = pc.if_else(nothing, None, column)
     texts: list[Any] = column.to_pylist()
     if name in NUMBERS:
         fit = pc.match_substring_regex(column, _NUMBER).to_pylist()
-        return [msgspec.Raw(text) if number else text for number, text in zip(fit, texts, strict=True)]
+        return [msgspec.Raw(text) if number else _number(text) for number, text in zip(fit, texts, strict=True)]
     if name in TIMES:
         local = pc.and_(pc.invert(pc.match_substring_regex(column, _OFFSET)), pa.array(_stamps(column) > EARLIEST))
         texts = pc.if_else(local, stamped(_stamps(column)), column).to_pylist()
     return texts
+
+
+def _number(text: str | None) -> Any:
+    """A number that JSON writes otherwise, such as ``.5`` or ``+1``; what is none, or not finite, stays text."""
+    try:
+        value = float("_" if text is None or "_" in text else text)  # Python's own 1_000 is nobody else's
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text

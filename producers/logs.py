@@ -27,7 +27,7 @@ from producers.sessions import COLUMNS
 from scorers.errors import InputError
 from scorers.forecast.hours import SESSIONS
 from scorers.forecast.schema import LOADS, UNIT
-from stream.contracts import Reason
+from stream.contracts import Flaw, Reason
 from stream.decode import EARLIEST, LATEST
 from stream.parse import SHOWN, epoch_ms
 
@@ -55,17 +55,13 @@ REJECTS = pa.schema(
 line's first byte in the (uncompressed) file; ``value`` its bytes without the line end."""
 
 
-class Flaw(StrEnum):
-    """Why a line is no session, where the live topic has no word for it; else its ``Reason``."""
+class NoRow(StrEnum):
+    """Why a line is no row, where the live topic has no word for it, as it never comes there."""
 
     HEADER = "header"
     """The names of the columns, wherever they come."""
     COLUMNS = "columns"
     """Not 17 columns."""
-    SWAPPED = "swapped"
-    """It ends before it starts."""
-    OUT_OF_RANGE = "out_of_range"
-    """A load below 0 or above 10^9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +229,11 @@ def _fields(value: bytes, file: str) -> list[str]:
     except (csv.Error, StopIteration) as error:
         _refuse(Reason.MALFORMED, f"not CSV ({error})")
     if fields[: len(COLUMNS)] == list(COLUMNS):
-        _refuse(Flaw.HEADER, "names of columns")
+        _refuse(NoRow.HEADER, "names of columns")
     if sorted(fields) == sorted(COLUMNS):
         raise InputError(f"{file} has its columns in another order; bring them into this one: {', '.join(COLUMNS)}.")
     if len(fields) != len(COLUMNS):
-        _refuse(Flaw.COLUMNS, f"{len(fields)} columns, not {len(COLUMNS)}")
+        _refuse(NoRow.COLUMNS, f"{len(fields)} columns, not {len(COLUMNS)}")
     return fields
 
 

@@ -7,7 +7,6 @@ the SHA-256 of everything before it. Arrow readers stop at the end of the stream
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from functools import lru_cache
 from io import BufferedRandom, BytesIO
@@ -25,7 +24,7 @@ from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
 from scorers.trees import Forest, Kind
-from scorers.whole import replacing
+from scorers.whole import copied, replacing
 
 FORMAT = 5
 OLDEST = 3
@@ -101,9 +100,7 @@ def install(source: Path, target: Path) -> None:
     """
     load(source)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as given, replacing(target) as file:
-            shutil.copyfileobj(given, file)
+        copied(source, target)
     except OSError as error:
         raise FleetFileError(f"The fleet file {target} cannot be written ({error}); name another one.") from error
 

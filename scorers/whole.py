@@ -1,6 +1,7 @@
 """Files that appear whole: their readers see what was there before or all of the new, even after a power cut."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
@@ -25,6 +26,17 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copy a file so that it appears whole; makes the folder.
+
+    Raises:
+        OSError: the disk does not take it, or the source cannot be read.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as given, replacing(target) as file:
+        shutil.copyfileobj(given, file)
 
 
 def _sync(folder: Path) -> None:

@@ -66,6 +66,18 @@ class Reason(StrEnum):
     """An acceptance of what cannot be accepted."""
 
 
+class Flaw(StrEnum):
+    """Why a session is none to the forecaster, live as in a log, where no ``Reason`` tells.
+
+    Live it is counted and no more, for whoever scores takes it in.
+    """
+
+    SWAPPED = "swapped"
+    """It ends before it starts."""
+    OUT_OF_RANGE = "out_of_range"
+    """A load below 0 or above 10^9."""
+
+
 class MetricStatistics(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One metric over one window; ``std`` is the sample standard deviation, null below two readings.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from scorers.statistics import Floats, Ints
 from stream import rejects
-from stream.contracts import Reason
+from stream.contracts import Flaw, Reason
 from stream.parse import BEYOND, LARGEST, SHOWN, Fault, Judge, Parse, Reading
 from stream.records import Records
 from stream.rejects import WHOLE, Rejects
@@ -234,7 +234,7 @@ def _check(decoded: Decoded, records: Records, limits: Limits) -> None:
         return
     bad: dict[int, Fault] = {}
 
-    def refuse(readings: Ints, reason: Reason, details: Iterable[str]) -> None:
+    def refuse(readings: Ints, reason: Reason | Flaw, details: Iterable[str]) -> None:
         for at, detail in zip(readings.tolist(), details, strict=False):
             bad.setdefault(at, (reason, detail))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from stream.contracts import Reason
+from stream.contracts import Flaw, Reason
 
 LARGEST = 1e100
 """Values beyond this cannot be squared and summed; no sensor measures them."""
@@ -31,7 +31,7 @@ class Reading(msgspec.Struct, gc=False):
     values: dict[str, float]
 
 
-Fault = tuple[Reason, str]
+Fault = tuple[Reason | Flaw, str]
 """Why a record is kept aside, and what exactly is wrong with it."""
 
 
@@ -44,6 +44,7 @@ Parse = Callable[[bytes], Reading]
 Judge = Callable[[bytes], Reading | Fault]
 """The same with the last word; a flood of bad records passes here, so a fault is returned and not raised."""
 
+_SPELLED = {"nan", "inf", "infinity"}
 _NUMBERS = {float, int, type(None)}
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
@@ -72,6 +73,11 @@ def unfit(name: str, value: Any, wanted: str) -> Fault:
     if value is None:
         return Reason.MISSING_FIELD, f"{name} is missing"
     return Reason.WRONG_TYPE, f"{name} must be {wanted}, not {type(value).__name__}"
+
+
+def spelled(value: Any) -> Any:
+    """A number that JSON cannot write, and a text therefore tells, as that number; all else as it is."""
+    return float(value) if type(value) is str and value.strip("+- ").lower() in _SPELLED else value
 
 
 def numbers(values: Mapping[str, Any], within: str = "") -> dict[str, float] | Fault:

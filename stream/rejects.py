@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scorers.statistics import Ints
-from stream.contracts import Reason
+from stream.contracts import Flaw, Reason
 from stream.parse import Fault
 
 WHOLE = -1
@@ -20,7 +20,7 @@ class Reject(NamedTuple):
     """A record, or one of many readings in one: its row in the run, why, what exactly, its number in the record."""
 
     row: int
-    reason: Reason
+    reason: Reason | Flaw
     detail: str
     part: int = WHOLE
     value: bytes | None = None
@@ -70,9 +70,9 @@ class Rejects:
         values = {(row + rows, part): value for (row, part), value in self.values.items()}
         return replace(self, row=self.row + rows, values=values)
 
-    def reasons(self) -> Counter[Reason]:
+    def reasons(self) -> Counter[Reason | Flaw]:
         """How many there are for each reason."""
-        found = Counter[Reason]()
+        found = Counter[Reason | Flaw]()
         for (reason, _), count in zip(self.faults, np.bincount(self.fault, minlength=1).tolist(), strict=False):
             found[reason] += count
         return +found

@@ -1,9 +1,12 @@
 """Server sessions to readings: a server is a device, and its windows sum its sessions."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from stream.decode import Parser
-from stream.parse import Fault, Reading, Stamp, made, numbers, parse_object, unfit
+from stream.parse import Fault, Reading, Stamp, made, numbers, parse_object, spelled, unfit
 
 LOADS = (
     "ConcurrentConnectionCounts",
@@ -52,7 +55,12 @@ def read_patiently(value: bytes) -> Reading | Fault:
     server = record.get("ServerIP")
     if not isinstance(server, str):
         return unfit("ServerIP", server, "a string")
-    return made(server, "SessionStart", record.get("SessionStart"), numbers({name: record.get(name) for name in LOADS}))
+    return made(server, "SessionStart", record.get("SessionStart"), numbers(cells(record)))
+
+
+def cells(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of each load, None where nothing."""
+    return {name: spelled(record.get(name)) for name in LOADS}
 
 
 SESSIONS = Parser(read_fast, read_patiently)

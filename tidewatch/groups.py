@@ -320,7 +320,7 @@ class Training(_Group):
 
 
 class Models(_Group):
-    """Where trainings and the fleets that came of them are kept."""
+    """Where trainings, and the fleets and forecasters that came of them, are kept."""
 
     registry: SecretStr = Field(
         default=SecretStr("sqlite:///var/mlflow.db"),
@@ -336,8 +336,8 @@ class Models(_Group):
     follow: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_-]{0,100}$",
-        description="Workers keep `worker.fleet` equal to the version with this alias, such as `champion`; empty: they "
-        "take the file as it is.",
+        description="Workers keep `worker.fleet`, load workers their forecaster, equal to the version with this alias, "
+        "such as `champion`; empty: they take the file as it is.",
     )
     follow_s: Seconds = Field(default=10.0, description="How often they look.")
 

@@ -1,4 +1,4 @@
-"""Fleets and how they came about, in MLflow: a run for each training, a version of the registered model for each fleet.
+"""Fleets, forecasters and how they came about, in MLflow: a run for each training, a version for what came of it.
 
 MLflow is imported when a registry is opened, and by nobody else: it takes a second and a hundred megabytes.
 """
@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,22 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Artefact:
+    """What the versions of a registered model hold."""
+
+    file: str
+    install: Callable[[Path, Path], None]
+    """Copies the file to where it is in force, if it is sound."""
+    command: str
+    """Makes one."""
+
+
+FLEETS = Artefact(FILE, pack.install, "tidewatch train")
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
-    """One fleet that was registered."""
+    """One fleet or forecaster that was registered."""
 
     number: int
     run_id: str
@@ -62,11 +76,18 @@ class Record:
 
 
 class Registry:
-    """MLflow, under the settings in force."""
+    """MLflow, under the settings in force.
 
-    def __init__(self, settings: Models) -> None:
-        self._settings = settings
+    Raises:
+        ConfigError: the settings name none.
+        UnavailableError: it does not answer.
+    """
+
+    def __init__(self, settings: Models, artefact: Artefact = FLEETS) -> None:
+        self._settings, self._artefact = settings, artefact
         self._address = settings.registry.get_secret_value()
+        if not self._address:
+            raise ConfigError("models.registry is empty, so that no versions are kept; name an MLflow address.")
         with _answering():
             self._client = self._open()
 
@@ -125,7 +146,7 @@ class Registry:
         number = wanted.removeprefix("v") if wanted.removeprefix("v").isdigit() else aliases.get(wanted)
         known = {str(one.number): one for one in self.versions()}
         if number not in known:
-            several = ", ".join([*aliases, *known]) or "none yet; run `tidewatch train`"
+            several = ", ".join([*aliases, *known]) or f"none yet; run `{self._artefact.command}`"
             raise InputError(f"There is no version {wanted!r} of {self._settings.name}; there is {several}.")
         return known[number]
 
@@ -177,20 +198,20 @@ class Registry:
             self._client.set_registered_model_tag(self._settings.name, REIGNS, json.dumps(reigns))
 
     def fetch(self, version: Version, target: Path) -> None:
-        """Put a version's fleet in a file, if it is sound, in one step.
+        """Put what a version holds in a file, if it is sound, in one step.
 
         Raises:
-            FleetFileError: it is not, or cannot be written.
+            FleetFileError, ForecasterFileError: it is not, or cannot be written.
             UnavailableError: it cannot be had.
         """
         with tempfile.TemporaryDirectory() as folder, _answering():
-            got = self._client.download_artifacts(version.run_id, f"{FLEET}/{FILE}", folder)
-            pack.install(Path(got), target)
+            got = self._client.download_artifacts(version.run_id, f"{FLEET}/{self._artefact.file}", folder)
+            self._artefact.install(Path(got), target)
 
-    def results(self, version: Version, folder: Path) -> Path:
-        """The table of results of the training that made a version, in a folder."""
+    def kept(self, version: Version, name: str, folder: Path) -> Path:
+        """A file that the training which made a version has kept, such as its table of results, in a folder."""
         with _answering():
-            return Path(self._client.download_artifacts(version.run_id, "results.parquet", str(folder)))
+            return Path(self._client.download_artifacts(version.run_id, name, str(folder)))
 
     def metrics(self, version: Version) -> tuple[dict[str, float], dict[str, str]]:
         """The figures and parameters of the training that made a version."""

@@ -22,9 +22,9 @@ from scorers.forecast.model import WEEK, Forecaster, Kind
 from scorers.forecast.schema import FEATURES
 from scorers.pack import MAGIC, TRAILER, fingerprint
 from scorers.trees import Forest
-from scorers.whole import replacing
+from scorers.whole import copied, replacing
 
-__all__ = ["FORMAT", "dumps", "fingerprint", "load", "loads", "save"]
+__all__ = ["FORMAT", "dumps", "fingerprint", "install", "load", "loads", "save"]
 
 FORMAT = 1
 MANIFEST = b"tidewatch.forecaster"
@@ -43,6 +43,21 @@ def save(forecaster: Forecaster, path: Path) -> None:
     except OSError as error:
         raise ForecasterFileError(
             f"The forecaster {path} cannot be written ({error}); name a folder with room."
+        ) from error
+
+
+def install(source: Path, target: Path) -> None:
+    """Copy a forecaster to where it is in force, if it is sound; its readers see the old one or the new one.
+
+    Raises:
+        ForecasterFileError: it is not sound, or cannot be written.
+    """
+    load(source)
+    try:
+        copied(source, target)
+    except OSError as error:
+        raise ForecasterFileError(
+            f"The forecaster {target} cannot be written ({error}); name a folder with room."
         ) from error
 
 

@@ -156,15 +156,13 @@ class Forecasting:
     def _read(self, records: Records, counts: Counter[str]) -> Sessions:
         """What is in records, but for what is none; in the order of the log."""
         decoded = decode(records, self._spec.limits, ENDED)
-        loads, fine = measured(decoded)
         counts["sessions"] += len(decoded) + len(decoded.rejects)
         for reason, count in decoded.rejects.reasons().items():
             _refuse(counts, reason, count)
-        _refuse(counts, "out_of_range", int(np.count_nonzero(~fine)))
-        rows = decoded.row[fine]
-        codes, code = np.unique(decoded.device[fine], return_inverse=True)
+        rows = decoded.row
+        codes, code = np.unique(decoded.device, return_inverse=True)
         server = self._names.enter(decoded.names.gather(codes))[code]
-        return Sessions(records.offsets[rows], server, decoded.ts[fine], records.arrival[rows], loads[fine])
+        return Sessions(records.offsets[rows], server, decoded.ts, records.arrival[rows], measured(decoded))
 
     def _believe(self, one: Sessions) -> Sessions:
         """What counts now that this session is here: itself, held ones, or nothing."""

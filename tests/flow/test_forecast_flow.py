@@ -281,8 +281,8 @@ def test_what_is_no_session_is_counted_by_reason() -> None:
     assert found == {
         "rejects": 7,
         "rejects.malformed": 1,
-        "rejects.missing_field": 2,
-        "rejects.bad_timestamp": 2,
+        "rejects.missing_field": 3,
+        "rejects.swapped": 1,
         "rejects.out_of_range": 2,
     }
     assert core.counts["late"] == 1

@@ -1,9 +1,11 @@
 """`tidewatch load train`, `forecast` and `backtest`: what they say, keep and refuse, and with which code they end."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,10 +22,15 @@ from scorers.forecast.model import Kind
 from scorers.forecast.naive import RIVALS
 from scorers.forecast.schema import CALENDAR, HOUR_MS
 from tests.loads import DAY_MS, START, folder, hours
-from tidewatch.cli import EXIT_CODES, app
+from tidewatch.cli import EXIT_CODES, app, main
+from tidewatch.follower import Follower
+from tidewatch.forecast.backtest import Backtest
+from tidewatch.forecast.page import write
+from tidewatch.forecast.record import FORECASTERS, forecasters
 from tidewatch.registry import Registry
 from tidewatch.settings import load as load_settings
 
+Capture = pytest.CaptureFixture[str]
 END = START + 28 * DAY_MS
 FILE = Path("var/load/models/forecaster.twf")
 SMALL = Recipe("ordinal", Kind.ORDINAL, {"max_iter": 15, "min_samples_leaf": 20, "random_state": 42})
@@ -48,6 +55,12 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(fit.RECIPES, "auto", (small, SMALL))
 
 
+@pytest.fixture
+def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No registry, which takes longer than all else."""
+    monkeypatch.setenv("TIDEWATCH_MODELS__REGISTRY", "")
+
+
 def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["--set", "load.thresholds=100,400", *words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -61,8 +74,7 @@ def trained(*words: str) -> dict[str, Any]:
 
 
 def registry() -> Registry:
-    models = load_settings().settings.models
-    return Registry(models.model_copy(update={"name": "load", "experiment": "tidewatch-load"}))
+    return Registry(forecasters(load_settings().settings.models), FORECASTERS)
 
 
 def test_a_training_is_recorded_and_put_in_force() -> None:
@@ -101,6 +113,151 @@ def test_a_model_no_better_than_the_one_in_force_is_refused_unless_forced() -> N
     forced = trained("--model", "boosting", "--force")
     assert forced["promoted"]
     assert pack.load(FILE).version == forced["version"]
+
+
+def test_versions_are_listed_promoted_and_rolled_back() -> None:
+    first = trained("--model", "boosting")
+    second = trained("--model", "forest", "--force")
+    listed = json.loads(run("load", "models", "--json")[1])
+
+    assert [(one["number"], one["aliases"]) for one in listed] == [(2, ["champion"]), (1, [])]
+    assert listed[1]["metrics"]["test_accuracy"] == first["test"]["accuracy"]
+    assert "champion" in run("load", "models")[1]
+    assert json.loads(run("load", "rollback", "--json")[1])["aliases"] == ["champion"]
+    assert pack.load(FILE).version == first["version"]
+    with pytest.raises(InputError, match="No version of load was in force before"):
+        run("load", "rollback")
+    code, shown = run("load", "promote", "2", "--force")
+    assert (code, "version 2 is in force" in shown) == (0, True)
+    assert pack.load(FILE).version == second["version"]
+
+
+def test_a_version_that_lost_is_promoted_only_by_force() -> None:
+    trained("--model", "boosting")
+    lost = trained("--model", "boosting")
+    shown = json.loads(run("load", "models", "challenger", "--json")[1])
+
+    assert shown["training"]["reasons"] == lost["reasons"]
+    assert shown["params"]["model"] == "ordinal"
+    with pytest.raises(ConfigError, match=r"Version 2 should not be in force.*no better.*--force"):
+        run("load", "promote", "challenger")
+    assert pack.load(FILE).version != lost["version"]
+    run("load", "promote", "challenger", "--force")
+    assert pack.load(FILE).version == lost["version"]
+    assert [one.aliases for one in registry().versions()] == [("champion",), ()]
+
+
+def test_a_version_that_was_tampered_with_is_not_put_in_force() -> None:
+    first = trained("--model", "boosting")
+    trained("--model", "forest", "--force")
+    champion = FILE.read_bytes()
+    (stored,) = (
+        path for path in Path("var/models").rglob("forecaster.twf") if first["version"].encode() in path.read_bytes()
+    )
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+
+    with pytest.raises(ForecasterFileError, match="changed after it was written"):
+        run("load", "rollback")
+    assert FILE.read_bytes() == champion
+
+
+def test_without_a_registry_there_are_no_versions() -> None:
+    with pytest.raises(ConfigError, match=r"models\.registry is empty"):
+        run("--set", "models.registry=", "load", "models")
+    assert "run `tidewatch load train`" in CliRunner().invoke(app, ["load", "models"]).stderr
+    with pytest.raises(InputError, match="none yet; run `tidewatch load train`"):
+        run("load", "promote", "1")
+
+
+def test_a_follower_of_forecasters_fetches_what_its_alias_names(tmp_path: Path) -> None:
+    models = load_settings().settings.models.model_copy(update={"follow": "champion"})
+    target = tmp_path / "elsewhere" / "forecaster.twf"
+    follower = Follower(forecasters(models), target, FORECASTERS)
+    follower.look()
+    assert not target.exists()
+
+    first = trained("--model", "boosting")
+    follower.look()
+    assert pack.load(target).version == first["version"]
+    trained("--model", "forest", "--force")
+    run("load", "rollback")
+    follower.look()
+    assert pack.load(target).version == first["version"]
+
+
+def test_a_refit_learns_from_all_hours_and_keeps_the_figures_of_the_model_tested() -> None:
+    plain = trained("--model", "boosting")
+    told = trained("--model", "boosting", "--refit", "--force")
+    kept, rows = pack.load(FILE), pq.read_table("var/load/features")
+    version = registry().champion()
+    teaching = fit.Teaching((100.0, 400.0), FeatureSpec("UTC", START), kept.version)
+    whole = fit.fit(rows, SMALL, teaching)
+
+    assert (kept.predict(rows) == whole.predict(rows)).all()
+    assert [told[name] for name in ("test", "rows", "importance")] == [
+        plain[name] for name in ("test", "rows", "importance")
+    ]
+    assert told["refit"]["rows"] == len(rows) == sum(told["rows"].values())
+    assert kept.facts["until"] == told["refit"]["until"] == END > told["split"]
+    assert version is not None
+    metrics, params = registry().metrics(version)
+    assert metrics["test_rps"] == plain["test"]["rps"]
+    assert (params["refit"], params["until"]) == ("True", str(END))
+    assert plain["refit"] is None
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_a_refit_keeps_the_quantiles_of_the_training_part() -> None:
+    words = ("--model", "boosting", "--quantiles", "0.5,0.9", "--split", str(START + 20 * DAY_MS))
+    plain, told = trained(*words), trained(*words, "--refit", "--force")
+
+    assert told["thresholds"] == plain["thresholds"] == list(pack.load(FILE).thresholds)
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_a_forecaster_in_force_that_has_learned_from_the_test_is_not_judged_by_it() -> None:
+    first = trained("--model", "boosting", "--refit")
+    code, shown = run("load", "train", "--model", "boosting")
+    told = trained("--model", "boosting")
+
+    assert code == 1
+    assert "learned from hours up to 2024-01-29 00:00:00 UTC" in " ".join(shown.split())
+    assert "load etl" in shown
+    assert told["contest"] is None
+    assert "fewer than 48 hours of the test are later" in told["reasons"][0]
+    assert pack.load(FILE).version == first["version"]
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_forecasters_are_compared_on_hours_that_neither_learned_from(tmp_path: Path) -> None:
+    trained("--model", "boosting", "--refit")
+    champion = pack.load(FILE)
+    more = folder(tmp_path / "more", hours(days=33))
+    rows = pq.read_table(more / "features")
+    later = rows.filter(pc.greater_equal(rows["hour"], END))
+    split = START + 24 * DAY_MS
+    words = ("--model", "boosting", "--features", str(more), "--split", str(split))
+    told = trained(*words)
+    shown = " ".join(run("load", "train", *words)[1].split())
+
+    assert told["contest"]["since"] == END
+    assert told["contest"]["rows"] == len(later) < told["rows"]["test"]
+    assert told["contest"]["champion"]["rps"] == fit.judged(champion, later).rps
+    before = rows.filter(pc.less(rows["hour"], split))
+    challenger = fit.fit(before, SMALL, fit.Teaching((100.0, 400.0), FeatureSpec("UTC", START), "v2"))
+    assert told["contest"]["challenger"]["rps"] == fit.judged(challenger, later).rps
+    assert "both are compared on" in shown
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_hours_left_out_leave_enough_or_none_are_compared() -> None:
+    """A day of unseen hours is too few where others were left out, and enough where it is all of the test."""
+    trained("--model", "boosting", "--split", str(END - DAY_MS), "--force")
+
+    assert trained("--model", "boosting", "--split", str(END - DAY_MS))["contest"]["since"] == END - DAY_MS
+    assert trained("--model", "boosting", "--split", str(END - 3 * DAY_MS))["contest"] is None
 
 
 def test_other_thresholds_are_refused_unless_forced() -> None:
@@ -203,6 +360,20 @@ def test_what_is_wrong_is_named_with_a_code_of_its_own(
     assert next(code for of, code in EXIT_CODES.items() if issubclass(kind, of)) in {2, 3}
 
 
+@pytest.mark.parametrize(
+    "words", ["forecast --json", "forecast --servers nobody", "train --features none", "promote 9"]
+)
+def test_an_error_is_no_success_to_a_script(words: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Nothing on stdout that could be taken for an answer, a sentence on stderr, and an exit code that says so."""
+    monkeypatch.setattr("sys.argv", ["tidewatch", "load", *words.split()])
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr()
+    assert end.value.code in {2, 3}
+    assert (told.out, len(told.err.split()) > 5) == ("", True)
+
+
 def test_unknown_servers_are_refused_by_name() -> None:
     run("load", "train", "--model", "boosting")
 
@@ -225,3 +396,28 @@ def test_a_backtest_tells_models_and_baselines_by_hours_ahead() -> None:
     assert "<svg" in page
     assert "hours ahead" in page
     assert "last week" in page
+
+
+def test_the_page_of_a_backtest_shows_the_best_and_what_was_taken_for_what(tmp_path: Path) -> None:
+    truth = np.array([0, 1, 2, 2] * 48)
+    sure = np.eye(3)
+    wrong = np.tile([[0.0, 1.0, 0.0]], (len(truth), 1))
+    found = Backtest(
+        origins=[END, END + DAY_MS, END + 2 * DAY_MS],
+        recipes=["forest", "ordinal_small", "forest"],
+        thresholds=[(100.0, 4000.0)] * 3,
+        servers=4,
+        lead=np.repeat(np.arange(1, 49), 4),
+        truth=truth,
+        forecasts={"chosen": sure[np.minimum(truth, 1)], "last_week": wrong},
+    )
+    write(tmp_path / "a.html", "<b>", found)
+    page = (tmp_path / "a.html").read_text("utf-8")
+    cells = re.findall(r"<td>(.*?)</td>", page)
+
+    assert "Backtest of &lt;b&gt;" in page
+    assert "low up to a load of 100, medium up to 4,000, and high above" in page
+    assert "forest at 2, ordinal small at 1 of 3 origins" in " ".join(page.split())
+    assert cells[:2] == ["<strong>0.5000</strong>", "<strong>0.5000</strong>"]
+    assert cells[4] == "0.2500"
+    assert cells[-2:] == ['96 <span class="quiet">100%</span>', '0 <span class="quiet">0%</span>']

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from sinks import base, decode, summary, table
-from stream.contracts import Alert, Reason, Score, Topics
+from stream.contracts import Alert, Score, Topics
 from stream.decode import LATEST, Decoded, Limits, Parser
 from stream.decode import decode as decode_readings
 from stream.encode import reject_messages
@@ -106,7 +106,7 @@ def readings(decoded: Decoded) -> dict[Place, tuple[str, int, dict[str, str]]]:
     return found
 
 
-def refusals(decoded: Decoded) -> dict[Place, tuple[Reason, str]]:
+def refusals(decoded: Decoded) -> dict[Place, tuple[str, str]]:
     """Reason and detail by row and part."""
     return {(reject.row, reject.part): (reject.reason, reject.detail) for reject in decoded.rejects}
 

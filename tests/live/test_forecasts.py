@@ -1,35 +1,51 @@
 """Three days of sessions through real Kafka: forecasts, Parquet and Redis hold what batch makes of them, once."""
 
 import json
+import re
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
 from producers.publish import Target, punctuate
 from scorers.forecast.calendar import FeatureSpec
-from scorers.forecast.fit import Recipe, Teaching, fit
+from scorers.forecast.fit import RECIPES, Recipe, Teaching, fit
 from scorers.forecast.issue import forecast, messages
-from scorers.forecast.model import Kind
+from scorers.forecast.model import Forecaster, Kind
 from scorers.forecast.pack import save
 from scorers.forecast.schema import HORIZON, HOUR_MS
 from sinks.parquet import ParquetSink, ParquetSpec
 from sinks.read import dataset
 from sinks.redis import RedisSink, RedisSpec
 from stream.contracts import Topics
-from stream.kafka import Broker
+from stream.kafka import Broker, ensure_topics, producer
 from tests import loads
-from tests.live.support import Sent, Site, Worker, eventually, read, send
+from tests.chaos.proxy import Proxy
+from tests.chaos.scene import FrontedKafka
+from tests.live.support import PARTITIONS, PROJECT, Sent, Site, Worker, eventually, read, send
 from tests.live.test_sinks_live import fill
 from tests.workload import START, Session, hours, sessions
+from tidewatch.forecast import record, training
+from tidewatch.groups import Settings
+from tidewatch.servers import HOST
+from tidewatch.settings import load
 
 FOREST = Recipe("forest", Kind.FOREST, {"n_estimators": 10, "max_depth": 6, "random_state": 1})
+BOOSTED = Recipe("ordinal", Kind.ORDINAL, {"max_iter": 15, "min_samples_leaf": 20, "random_state": 42})
 DAYS = 3
 END = START + DAYS * 24 * HOUR_MS
+FRONT = "worker-a"
+"""Whose way to Kafka can be cut off alone."""
+TOPICS = Topics.prefixed("harmed.")
 Told = tuple[str, int]
 """A server, and when its forecast was issued."""
 
@@ -40,6 +56,13 @@ def told(site: Site) -> list[dict[str, Any]]:
 
 def sent(found: Sequence[Session]) -> list[Sent]:
     return [(session.server.encode(), session.value) for session in found]
+
+
+def counted(found: Sequence[Session], end: int) -> Counter[Told]:
+    """What is to be forecast, once each: every server that is there, whenever an hour ends."""
+    known = hours(found, end)
+    ends = [hour + HOUR_MS for hour in known["hour"].to_pylist()]
+    return Counter(zip(known["server"].to_pylist(), ends, strict=True))
 
 
 @pytest.fixture
@@ -53,10 +76,7 @@ def test_forecasts_are_those_of_batch_each_once_through_a_kill(site: Site, redis
     half = len(found) // 2
     model = fit(loads.rows(loads.hours()), FOREST, Teaching((20.0, 400.0), FeatureSpec("Europe/Berlin", START), "v1"))
     save(model, site.folder / "load" / "models" / "forecaster.twf")
-    known = hours(found, END)
-    there = Counter(
-        zip(known["server"].to_pylist(), [hour + HOUR_MS for hour in known["hour"].to_pylist()], strict=True)
-    )
+    known, there = hours(found, END), counted(found, END)
     command = ("load", "worker")
     with Worker(site, command=command) as first:
         send(site, sent(found[:half]), topic=site.topics.sessions)
@@ -78,6 +98,129 @@ def test_forecasts_are_those_of_batch_each_once_through_a_kill(site: Site, redis
         assert batch == {place: by_place[place] for place in batch}
     assert {one["basis"] for one in out} == {"own", "fleet"}
     check_sinks(site, redis_url, by_place)
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["the file", "the alias"])
+def test_a_forecaster_that_is_promoted_or_rolled_back_takes_over_without_a_restart(
+    site: Site, follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEWATCH_MODELS__REGISTRY", f"sqlite:///{site.folder}/mlflow.db")
+    monkeypatch.setenv("TIDEWATCH_MODELS__FOLDER", str(site.folder / "models"))
+    monkeypatch.setitem(RECIPES, "forest", (FOREST,))
+    monkeypatch.setitem(RECIPES, "boosting", (BOOSTED,))
+    folder = site.folder / "load"
+    loads.folder(folder, loads.hours())
+    settings = load({}).settings
+    models = [trained(settings, folder, recipe) for recipe in ("forest", "boosting")]
+    if follows:  # into a file of its own, which nobody else writes
+        monkeypatch.setenv("TIDEWATCH_MODELS__FOLLOW", "champion")
+        monkeypatch.setenv("TIDEWATCH_MODELS__FOLLOW_S", "0.2")
+    found = sessions(6, 60, seed=9, an_hour=4.0)
+    end = START + 60 * HOUR_MS
+    there = counted(found, end)
+    steps = (("rollback",), ("promote", "2", "--force"), ("rollback",))
+    with Worker(site, command=("load", "worker")) as worker:
+        for number, places in enumerate(np.array_split(np.arange(len(found)), len(steps) + 1)):
+            if number:
+                monkeypatch.setenv("TIDEWATCH_LOAD__FOLDER", str(site.folder / "desk" if follows else folder))
+                subprocess.run(site.command("load", *steps[number - 1]), cwd=PROJECT, check=True)
+                version = models[(number + 1) % 2].version
+                eventually(lambda: in_force(worker) == version, "the forecaster in force", [worker])  # noqa: B023
+            before = len(told(site))
+            send(site, sent([found[place] for place in places]), topic=site.topics.sessions)
+            eventually(lambda: len(told(site)) > before, "forecasts come out", [worker])  # noqa: B023
+        punctuate(Target(site.broker, site.topics.sessions), end)
+        eventually(lambda: len(told(site)) >= there.total(), "every hour is forecast from", [worker])
+        assert worker.end(signal.SIGTERM, 10) == 0
+    out = told(site)
+
+    assert Counter((one["server"], one["issued"]) for one in out) == there
+    assert {one["model_version"] for one in out} == {model.version for model in models}
+    known = hours(found, end)
+    for model in models:
+        mine = [one for one in out if one["model_version"] == model.version]
+        for issued in sorted({one["issued"] for one in mine})[::9]:
+            told_so = {one["server"]: one for one in mine if one["issued"] == issued}
+            batch = messages(forecast(model, known, sorted(told_so), issued))
+            assert {one["server"]: one for one in batch} == told_so
+
+
+def test_workers_killed_and_cut_off_and_brokers_restarted_cost_no_forecast_and_double_none(
+    kafka_jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each harm befalls while sessions come; the topic is that of batch, to the bit, for every server and hour."""
+    monkeypatch.setenv("TIDEWATCH_LOAD__FOLDER", str(tmp_path / "load"))
+    found, end = sessions(6, 56, seed=5, an_hour=8.0), START + 56 * HOUR_MS
+    model = fit(loads.rows(loads.hours()), FOREST, Teaching((20.0, 400.0), FeatureSpec("Europe/Berlin", START), "v1"))
+    save(model, tmp_path / "load" / "models" / "forecaster.twf")
+    known, there = hours(found, end), counted(found, end)
+    with ExitStack() as held:
+        kafka = held.enter_context(FrontedKafka(kafka_jars, tmp_path / "kafka"))
+        front = held.enter_context(Proxy(kafka.outer[FRONT], kafka.inner[FRONT]))
+        ensure_topics(kafka.broker, TOPICS, partitions=PARTITIONS)
+        site = Site(kafka.broker, TOPICS, tmp_path)
+        fronted = replace(site, broker=Broker(f"{HOST}:{front.port}"))
+        workers = [held.enter_context(Worker(one, command=("load", "worker"))) for one in (fronted, site)]
+
+        def kill_worker() -> None:
+            workers.pop().end(signal.SIGKILL, 10)
+            workers.append(held.enter_context(Worker(site, command=("load", "worker"))))
+            eventually(lambda: workers[-1].partitions > 0, "another is there", workers)
+
+        def cut_worker_off() -> None:
+            front.stall()
+            eventually(lambda: workers[-1].partitions == PARTITIONS, "the other takes over", workers)
+            front.flow()
+
+        def restart_broker() -> None:
+            kafka.stop()
+            kafka.start()
+
+        def kill_broker() -> None:
+            kafka.kill()
+            kafka.start()
+
+        harms = (kill_worker, restart_broker, cut_worker_off, kill_broker, kill_worker)
+        sender = held.enter_context(ThreadPoolExecutor(1))
+        for number, places in enumerate(np.array_split(np.arange(len(found)), len(harms) + 1)):
+            before = len(told(site))
+            sending = sender.submit(trickle, site, sent([found[place] for place in places]))
+            if number:
+                harms[number - 1]()
+            sending.result()
+            eventually(lambda: len(told(site)) > before, "forecasts come out", workers)  # noqa: B023
+        punctuate(Target(site.broker, site.topics.sessions), end)
+        eventually(lambda: len(told(site)) >= there.total(), "every hour is forecast from", workers)
+        codes = [worker.end(signal.SIGTERM, 15) for worker in workers]
+        out = told(site)
+
+    assert codes == [0, 0]
+    assert Counter((one["server"], one["issued"]) for one in out) == there
+    for issued in sorted({one["issued"] for one in out}):
+        mine = {one["server"]: one for one in out if one["issued"] == issued}
+        assert {one["server"]: one for one in messages(forecast(model, known, sorted(mine), issued))} == mine
+
+
+def trickle(site: Site, records: Sequence[Sent]) -> None:
+    """Send records over two seconds, or longer where Kafka is away."""
+    client = producer(site.broker)
+    for key, value in records:
+        client.produce(site.topics.sessions, value, key)
+        client.poll(2 / len(records))
+    assert client.flush(120) == 0
+
+
+def trained(settings: Settings, folder: Path, recipe: str) -> Forecaster:
+    """A forecaster that is recorded and in force."""
+    order = training.Order(folder, recipe, force=True)
+    made = training.train(settings.load, order)
+    record.keep(settings.models, settings.load, order, made)
+    return made.forecaster
+
+
+def in_force(worker: Worker) -> str:
+    """The version that a worker says it forecasts by."""
+    return str(["", *re.findall(r"forecaster (\S+) is in force", worker.log)][-1])
 
 
 def check_sinks(site: Site, url: str, out: dict[Told, dict[str, Any]]) -> None:

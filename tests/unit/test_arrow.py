@@ -54,7 +54,7 @@ def readings(decoded: Decoded) -> list[tuple[int, int, str, int, dict[str, float
     return found
 
 
-def reasons(decoded: Decoded) -> list[tuple[int, int, Reason]]:
+def reasons(decoded: Decoded) -> list[tuple[int, int, str]]:
     return sorted((reject.row, reject.part, reject.reason) for reject in decoded.rejects)
 
 

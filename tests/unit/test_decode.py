@@ -30,7 +30,7 @@ def read(*values: bytes | None) -> Decoded:
     return decode(records(*values), LIMITS, READINGS)
 
 
-def reasons(decoded: Decoded) -> list[tuple[int, Reason]]:
+def reasons(decoded: Decoded) -> list[tuple[int, str]]:
     return sorted((reject.row, reject.reason) for reject in decoded.rejects)
 
 
@@ -284,7 +284,7 @@ def nested(levels: int) -> bytes:
     return wide(note=...)[:-1] + b', "note": ' + b"[" * levels + b"]" * levels + b"}"
 
 
-def called(depth: int, value: bytes) -> list[Reason]:
+def called(depth: int, value: bytes) -> list[str]:
     """The reasons found from deep within other calls."""
     if depth:
         return called(depth - 1, value)

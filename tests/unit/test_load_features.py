@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scorers.errors import ConfigError, InputError
 from scorers.forecast.calendar import calendar
+from scorers.forecast.encode import INPUTS
 from scorers.forecast.features import FeatureSpec, features
 from scorers.forecast.schema import CALENDAR, FEATURES, HORIZON, HOUR_MS, HOURS, LAGS, LOADS, UNIT
 
@@ -140,6 +141,7 @@ def test_each_feature_is_there_once() -> None:
 
     assert len(names) == len(set(names))
     assert sum(name.startswith(("day_", "lag_")) for name in names) == 20
+    assert sorted(INPUTS) == sorted(set(names) - {"hour", "load"})
 
 
 def test_the_day_of_the_month_is_no_hour() -> None:

@@ -8,9 +8,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from scorers.errors import InputError
+from scorers.errors import ForecasterFileError, InputError
+from scorers.forecast.fit import Recipe, Teaching, fit
+from scorers.forecast.model import Kind
+from scorers.forecast.pack import save
+from tests.loads import SPEC, hours
+from tests.loads import rows as rows_of
 from tidewatch.cli import app
-from tidewatch.forecast.peaks import peaks
+from tidewatch.forecast.peaks import limits_of, peaks
+from tidewatch.forecast.settings import Load
+from tidewatch.forecast.store import model_file
 
 LIMITS = (100.0, 500.0, 1000.0)
 
@@ -71,3 +78,35 @@ def test_the_command_shows_groups_heavy_ones_and_the_saving(tmp_path: Path) -> N
     assert [(heavy["server"], heavy["machines"]) for heavy in result["heavy"]] == [("d", 2)]
     assert "4 machines before, 4 after: 0 fewer" in shown.stdout
     assert "1970-01-01 00:00:00" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits", "peak"),
+    [
+        ([], [], 750),
+        (["--set", "load.thresholds=20,40"], [], 60),
+        (["--set", "load.scale=7"], [], 5250),
+        (["--set", "load.thresholds=20,40"], ["--limits", "10,20,30"], 25),
+    ],
+    ids=str,
+)
+def test_classes_end_where_the_settings_say_unless_limits_are_told(
+    tmp_path: Path, settings: list[str], limits: list[str], peak: float
+) -> None:
+    """A high hour is, at even odds, amid what high may be: from the last threshold to twice it."""
+    path = tmp_path / "forecasts.jsonl"
+    path.write_text(record("a", 0, (0, 0, 1)))
+    words = [*settings, "load", "plan", str(path), "--capacity", "1e6", "--confidence", "0.5", "--json", *limits]
+    told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+
+    assert told["groups"][0]["peak"] == peak
+
+
+def test_quantiles_are_those_of_the_forecaster_in_force(tmp_path: Path) -> None:
+    load = Load(folder=tmp_path, quantiles=(0.5, 0.9), thresholds=(1, 2))
+    with pytest.raises(ForecasterFileError, match="tidewatch load train"):
+        limits_of(load)
+    recipe = Recipe("forest", Kind.FOREST, {"n_estimators": 2, "max_depth": 2, "random_state": 1})
+    save(fit(rows_of(hours()), recipe, Teaching((30.0, 70.0), SPEC, "v1")), model_file(load))
+
+    assert limits_of(load) == (30, 70, 140)

@@ -38,7 +38,7 @@ def records(values: list[bytes], end: int | None = None) -> Records:
     )  # fmt: skip
 
 
-def read(value: bytes) -> tuple[str, int, dict[str, float]] | Reason:
+def read(value: bytes) -> tuple[str, int, dict[str, float]] | str:
     decoded = decode(records([value]), Limits(), sessions.SESSIONS)
     for reject in decoded.rejects:
         return reject.reason

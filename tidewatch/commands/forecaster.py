@@ -58,6 +58,10 @@ def train(
     ] = None,
     model: AModel = Model.AUTO,
     quantiles: Quantiles = None,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="After the test, train on all hours, the test's too, and keep that one."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Put it in force though it is no better.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,8 +77,9 @@ def train(
         model=model.value,
         split=moment(split, "--split") if split else None,
         force=force,
+        refit=refit,
     )
-    with _steps(6 if model is Model.FOREST else 11) as step:
+    with _steps((6 if model is Model.FOREST else 11) + refit) as step:
         trained = training.train(settings.load, order, step)
         step("recording")
         version = record.keep(settings.models, settings.load, order, trained)
@@ -89,17 +94,19 @@ def train(
 def _say(trained: Any, number: int | None, load: Load) -> None:
     from tidewatch.forecast.store import model_file  # noqa: PLC0415 - as above
 
-    forecaster = trained.forecaster
-    facts = forecaster.facts
+    facts = trained.tested.facts
     out.print(
-        f"{facts['recipe']}, trained on {facts['trained_on']:,} hours of {len(forecaster.servers)} servers from "
+        f"{facts['recipe']}, trained on {facts['trained_on']:,} hours of {len(trained.tested.servers)} servers from "
         f"{utc(facts['since'])} to {utc(trained.split)}, tested on {trained.test.rows:,} after",
         soft_wrap=True,
     )
-    table = Table("", "accuracy", "precision", "recall", "F1", "macro-F1", "ranked prob.", "calibration", box=None)
+    heads = ("accuracy", "precision", "recall", "F1", "macro-F1", "ranked\nprob.", "calibration")
+    table = Table("", *heads, box=None, padding=(0, 1, 0, 0))  # for 80 columns
     rows = {"training": trained.training, "test": trained.test, **trained.baselines}
-    if trained.champion is not None:
-        rows["in force before"] = trained.champion
+    if trained.contest is not None:
+        rows["in force before"] = trained.contest.champion
+        if trained.contest.champion.rows < trained.test.rows:
+            rows["this on its hours"] = trained.contest.challenger
     for name, of in rows.items():
         shown = (of.accuracy, of.precision, of.recall, of.f1, of.macro_f1, of.rps, of.ece)
         table.add_row(name.replace("_", " "), *(f"{value:.4f}" for value in shown))
@@ -107,8 +114,20 @@ def _say(trained: Any, number: int | None, load: Load) -> None:
     for name, figures in zip(SIGNS, trained.test.by_class, strict=True):
         out.print(f"  {name:<7}" + "  ".join(f"{kind} {value:.3f}" for kind, value in zip(
             ("precision", "recall", "F1"), figures, strict=True)))  # fmt: skip
+    if trained.contest is not None and trained.contest.champion.rows < trained.test.rows:
+        out.print(
+            f"the one in force had learned from part of the test: both are compared on the "
+            f"{trained.contest.champion.rows:,} hours from {utc(trained.contest.since)} on",
+            soft_wrap=True,
+        )
     leading = ", ".join(list(trained.importance)[:NAMED])
     out.print(f"leans most on {leading}; {(trained.ended - trained.started) / 1000:.1f} s", soft_wrap=True)
+    if trained.forecaster is not trained.tested:
+        out.print(
+            f"then trained again on all hours, {trained.forecaster.facts['trained_on']:,}, up to "
+            f"{utc(trained.forecaster.facts['until'])}; the figures are of the model before",
+            soft_wrap=True,
+        )
     kept = "" if number is None else f", version {number} of the registry"
     if trained.promoted:
         forced = f", forced though {'; '.join(trained.reasons)}" if trained.reasons else ""

@@ -5,16 +5,30 @@ from typing import Annotated
 
 import typer
 
+from stream.app import App
 from stream.forecast.worker import follow_forecaster, forecasting
 from tidewatch.commands import working
 from tidewatch.commands.working import OnDelivery, OnLog
+from tidewatch.follower import Follower
 from tidewatch.forecast.live import load_spec, worker_spec
 from tidewatch.forecast.store import model_file
+from tidewatch.groups import Settings
+
+
+def _follow(app: App, settings: Settings) -> None:
+    """Forecast by the forecaster in force, which is the registry's where it is to be followed."""
+    target = model_file(settings.load)
+    if settings.models.follow:
+        from tidewatch.forecast.record import FORECASTERS, forecasters  # noqa: PLC0415 - only those who follow are to pay
+
+        follower = Follower(forecasters(settings.models), target, FORECASTERS)
+        follower.look()
+        follower.start()
+    follow_forecaster(app, target)
+
 
 FORECASTING = working.Work(
-    cores=lambda topics, settings: forecasting(topics, load_spec(settings)),
-    spec=worker_spec,
-    follow=lambda app, settings: follow_forecaster(app, model_file(settings.load)),
+    cores=lambda topics, settings: forecasting(topics, load_spec(settings)), spec=worker_spec, follow=_follow
 )
 
 

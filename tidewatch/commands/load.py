@@ -9,7 +9,7 @@ import typer
 
 from scorers.errors import ConfigError
 from tidewatch.children import override
-from tidewatch.commands import forecaster, live, logs
+from tidewatch.commands import forecaster, live, logs, versions
 from tidewatch.commands.feed import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
 from tidewatch.forecast.etl import Manifest, Request, Runner
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     forecaster.register(load)
     live.register(load)
+    versions.register(load)
     app.add_typer(load, name="load")
     logs.register(load)
 

@@ -1,7 +1,7 @@
 """Commands before and after the forecast: `tidewatch load generate` and `tidewatch load plan`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -20,7 +20,7 @@ from tidewatch.console import emit, err, plain, progress, utc
 from tidewatch.console import out as console
 from tidewatch.forecast.generate import generate as write
 from tidewatch.forecast.generate import sized
-from tidewatch.forecast.peaks import peaks
+from tidewatch.forecast.peaks import limits_of, peaks
 from tidewatch.jobs import Cancelled
 from tidewatch.settings import InForce
 from tidewatch.spans import moment
@@ -83,6 +83,7 @@ def generate(
 
 
 def arrange(
+    context: typer.Context,
     forecasts: Annotated[Path, typer.Argument(help="Parquet (file or folder) or JSON lines of server.forecasts.")],
     capacity: Annotated[float, typer.Option(help="The load that a machine bears.")],
     headroom: Annotated[float, typer.Option(help="The share of it that is left free.")] = 0.2,
@@ -90,12 +91,18 @@ def arrange(
         float, typer.Option(help="That a load stays below its peak, where only classes are forecast.")
     ] = 0.9,
     limits: Annotated[
-        str, typer.Option(help="Loads up to which an hour is low, medium, high, where only classes are forecast.")
-    ] = "100,500,1000",
+        str | None,
+        typer.Option(
+            help="Loads up to which an hour is low, medium, high, where only classes are forecast; by default those of "
+            "load.thresholds, and twice the last."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which servers use so little that they can share a machine, and which are to be spread over several."""
-    made = plan(peaks(forecasts, _limits(limits), confidence), capacity, headroom=headroom)
+    in_force: InForce = context.obj
+    ends = limits_of(in_force.settings.load) if limits is None else _limits(limits)
+    made = plan(peaks(forecasts, ends, confidence), capacity, headroom=headroom)
     if as_json:
         emit({"before": made.before, "after": made.after, **asdict(made)})
         return
@@ -123,7 +130,7 @@ def _show(made: Plan, capacity: float) -> None:
     console.print(f"{made.before:,} machines before, {made.after:,} after: {told}{share} (planned by {made.by})")
 
 
-def _limits(text: str) -> list[float]:
+def _limits(text: str) -> Sequence[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

@@ -1,6 +1,7 @@
 """Commands about the fleets that were trained: which there are, which is in force, and which is to be."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,7 @@ def listed(context: typer.Context, as_json: AsJson = False) -> None:
     registry, settings = _registry(context)
     versions = registry.versions()
     if as_json:
-        emit([_told(version) for version in versions])
+        emit([told(version) for version in versions])
         return
     if not versions:
         err.print(f"There is no version of {settings.models.name} yet; run `tidewatch train`.")
@@ -68,17 +69,13 @@ def show(
     found = registry.version(version)
     metrics, params = registry.metrics(found)
     with tempfile.TemporaryDirectory() as folder:
-        rows = pq.read_table(registry.results(found, Path(folder))).to_pylist()
+        rows = pq.read_table(registry.kept(found, "results.parquet", Path(folder))).to_pylist()
     rows = [row for row in rows if not device or row["device"] in device]
     if as_json:
         plainly = [{name: _plain(value) for name, value in row.items()} for row in rows]
-        emit({**_told(found), "metrics": metrics, "params": params, "results": plainly})
+        emit({**told(found), "metrics": metrics, "params": params, "results": plainly})
         return
-    for title, values in (("how", params), ("figures", metrics)):
-        table = Table(title, "", show_header=True)
-        for name, value in sorted(values.items()):
-            table.add_row(name, plain(f"{value:.6g}" if isinstance(value, float) else str(value)))
-        out.print(table)
+    show_run(params, metrics)
     table = Table("device", "status", "windows", "detector", "false alarms", "gain", "reason")
     for row in rows[:_ROWS]:
         compared = contest_of(row)
@@ -161,15 +158,14 @@ def promote(
             f"{metrics['contest_gain']:+.4f}); add --force to promote it."
         )
     registry.promote(found)
-    _install(registry, settings, registry.version(str(found.number)), as_json=as_json)
+    install(registry, found, settings.worker.fleet, as_json=as_json)
 
 
 @app.command()
 def rollback(context: typer.Context, as_json: AsJson = False) -> None:
     """Put the version in force that was before the one that is."""
     registry, settings = _registry(context)
-    before = registry.rollback()
-    _install(registry, settings, registry.version(str(before.number)), as_json=as_json)
+    install(registry, registry.rollback(), settings.worker.fleet, as_json=as_json)
 
 
 @app.command()
@@ -188,22 +184,29 @@ def delete(context: typer.Context, version: Which, yes: Yes = False, as_json: As
 
 def _registry(context: typer.Context) -> tuple[Registry, Settings]:
     in_force: InForce = context.obj
-    settings = in_force.settings
-    if not settings.models.registry.get_secret_value():
-        raise ConfigError("models.registry is empty, so that no versions are kept; name an MLflow address.")
-    return Registry(settings.models), settings
+    return Registry(in_force.settings.models), in_force.settings
 
 
-def _install(registry: Registry, settings: Settings, version: Version, *, as_json: bool) -> None:
-    """Put it in its place here, for workers that read the file; those that follow the alias fetch it."""
-    registry.fetch(version, settings.worker.fleet)
+def install(registry: Registry, version: Version, target: Path, *, as_json: bool) -> None:
+    """Put the new champion in its place here, for workers that read the file; those that follow the alias fetch it."""
+    registry.fetch(version, target)
     if as_json:
-        emit(_told(version))
+        emit(told(registry.version(str(version.number))))
     else:
-        out.print(f"version {version.number} is in force, in {settings.worker.fleet}")
+        out.print(f"version {version.number} is in force, in {target}", soft_wrap=True)
 
 
-def _told(version: Version) -> dict[str, Any]:
+def show_run(params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    """How a version was trained, for a person."""
+    for title, values in (("how", params), ("figures", metrics)):
+        table = Table(title, "", show_header=True)
+        for name, value in sorted(values.items()):
+            table.add_row(name, plain(f"{value:.6g}" if isinstance(value, float) else str(value)))
+        out.print(table)
+
+
+def told(version: Version) -> dict[str, Any]:
+    """It as plain values."""
     return {**asdict(version), "aliases": list(version.aliases), "tags": dict(version.tags)}
 
 

@@ -11,7 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from scorers.errors import InputError
+from scorers.forecast import pack
+from scorers.forecast.labels import scaled
 from scorers.forecast.plan import likely
+from tidewatch.forecast.settings import Load
+from tidewatch.forecast.store import model_file
 
 CLASSES = ("low", "medium", "high")
 
@@ -52,6 +56,19 @@ def peaks(path: Path, limits: Sequence[float], confidence: float) -> pa.Table:
             raise InputError(f"{str(path)!r} holds probabilities below 0, or none at all; forecast again.")
         table = table.append_column("peak", pa.array(likely(shares, limits, confidence)))
     return table.select(["server", "hour", "peak"])
+
+
+def limits_of(load: Load) -> tuple[float, float, float]:
+    """Loads up to which an hour is low, medium, high, where nobody says: what classes mean, and for high twice medium.
+
+    Raises:
+        ForecasterFileError: classes part at quantiles, which the forecaster in force knows, and there is none.
+    """
+    if load.quantiles is None:
+        low, medium = scaled(load.thresholds, load.scale)
+    else:
+        low, medium = pack.load(model_file(load)).thresholds
+    return low, medium, 2 * medium
 
 
 def _columns(path: Path) -> pa.Table:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,32 @@ from tidewatch.forecast.store import model_file
 from tidewatch.forecast.training import Order, Trained, told
 from tidewatch.groups import Models
 from tidewatch.record import installed
-from tidewatch.registry import Record, Registry, Version
+from tidewatch.registry import Artefact, Record, Registry, Version
 
 NAME = "load"
 """Of the registered model."""
 FILE = "forecaster.twf"
+FORECASTERS = Artefact(FILE, pack.install, "tidewatch load train")
+ACCOUNT = "training.json"
+"""What ``tidewatch.forecast.training.told`` says of a training."""
 SHOWN = 20
 """Features of the plot of importance."""
+
+
+def forecasters(models: Models) -> Models:
+    """The same registry's settings for forecasters, which are versions of a model beside that of fleets."""
+    return models.model_copy(update={"name": NAME, "experiment": f"{models.experiment}-{NAME}"})
+
+
+def account(registry: Registry, made: Version) -> dict[str, Any]:
+    """All that the training of a version came to, as plain values.
+
+    Raises:
+        UnavailableError: the registry does not have it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[str, Any] = json.loads(registry.kept(made, ACCOUNT, Path(folder)).read_bytes())
+    return found
 
 
 def keep(models: Models, load: Load, order: Order, trained: Trained) -> Version | None:
@@ -46,7 +66,7 @@ def keep(models: Models, load: Load, order: Order, trained: Trained) -> Version 
 
 
 def _registered(models: Models, load: Load, order: Order, trained: Trained) -> Version:
-    registry = Registry(models.model_copy(update={"name": NAME, "experiment": f"{models.experiment}-{NAME}"}))
+    registry = Registry(forecasters(models), FORECASTERS)
     with tempfile.TemporaryDirectory() as folder:
         made = registry.record(_record(load, order, trained, Path(folder)))
     (registry.promote if trained.promoted else registry.challenge)(made)
@@ -58,7 +78,7 @@ def _record(load: Load, order: Order, trained: Trained, folder: Path) -> Record:
     for made in (model, files):
         made.mkdir()
     _model_files(trained, model)
-    (files / "training.json").write_text(json.dumps(told(trained), indent=1))
+    (files / ACCOUNT).write_text(json.dumps(told(trained), indent=1))
     (files / "requirements.txt").write_text(installed())
     _plots(trained, files)
     return Record(
@@ -90,6 +110,7 @@ def _params(load: Load, order: Order, trained: Trained) -> dict[str, object]:
         "since": facts["since"],
         "split": trained.split,
         "until": facts["until"],
+        "refit": trained.forecaster is not trained.tested,
         "thresholds": ", ".join(f"{value:g}" for value in forecaster.thresholds),
         "scale": load.scale,
         "quantiles": load.quantiles,
@@ -104,13 +125,15 @@ def _params(load: Load, order: Order, trained: Trained) -> dict[str, object]:
 def _metrics(trained: Trained) -> dict[str, float]:
     """The eight published figures and the others, of training and test; MLflow takes no NaN."""
     sides = {"train": trained.training, "test": trained.test, **trained.baselines}
-    if trained.champion is not None:
-        sides["champion"] = trained.champion
+    if trained.contest is not None:
+        sides |= {"contest": trained.contest.challenger, "champion": trained.contest.champion}
     found = {f"{side}_{name}": value for side, of in sides.items() for name, value in of.told().items()}
     for part, counts in trained.labels.items():
         found |= {f"{part}_rows_{name}": float(count) for name, count in zip(CLASSES, counts, strict=True)}
         found[f"{part}_rows"] = float(sum(counts))
     found |= {f"tried_{trial.recipe}_rps": trial.rps for trial in trained.trials if trial.rps is not None}
+    if trained.contest is not None:
+        found["contest_rows"] = float(trained.contest.champion.rows)
     found["seconds"] = (trained.ended - trained.started) / 1000
     return {name: value for name, value in found.items() if np.isfinite(value)}
 

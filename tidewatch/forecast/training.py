@@ -3,13 +3,16 @@
 ::
 
     features ──split by time──▶ training ──last fifth held out──▶ the best recipe ──▶ trained on all of training
-                            └─▶ test ──▶ beside the baselines and the forecaster in force ──▶ in force, or not
+                            └─▶ test ──▶ beside the baselines ──▶ in force, or not
+                                   └─hours that neither learned from──▶ beside the forecaster in force
+
+What is put in force is the model that was tested; with ``refit`` the same trained once more, on all hours.
 """
 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +32,7 @@ from scorers.forecast.metrics import Figures, better, figures
 from scorers.forecast.model import Forecaster
 from scorers.forecast.naive import BASELINES, RIVALS, History, baseline
 from scorers.forecast.schema import HORIZON, HOUR_MS
+from tidewatch.console import utc
 from tidewatch.forecast import store
 from tidewatch.forecast.settings import Load
 
@@ -36,6 +40,9 @@ DAY_MS = 24 * HOUR_MS
 MONTH_END = 28
 """Of a single month, days up to this one are trained on, as published."""
 TENTH = 10
+FEWEST = HORIZON
+"""Hours, of all servers, on which forecasters are compared at least where others had to be left out: each hour of the
+day twice."""
 Step = Callable[[str], None]
 """Told what is done next."""
 
@@ -51,6 +58,8 @@ class Order:
     split: int | None = None
     """Epoch ms; None: see :func:`default_split`."""
     force: bool = False
+    refit: bool = False
+    """After the test, train on all hours, and keep that one; the figures are of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +75,32 @@ class Trial:
     """Why it could not be tried."""
 
 
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A new forecaster beside the one in force, on those hours of the test that neither was trained on."""
+
+    since: int
+    """When they begin, epoch ms."""
+    challenger: Figures
+    champion: Figures
+
+
 @dataclass(slots=True)
 class Trained:
     """What came of it."""
 
     forecaster: Forecaster
+    """What may be put in force."""
+    tested: Forecaster
+    """Whom the figures are of: the same, but for a refit."""
     spec: FeatureSpec
     split: int
     training: Figures
     test: Figures
     baselines: Mapping[str, Figures]
     """On the test rows; the published forest beside them, where it is not the model."""
-    champion: Figures | None
-    """Of the forecaster in force, on the same rows."""
+    contest: Contest | None
+    """None where there is nobody in force, or no hours are left to compare it on."""
     trials: Sequence[Trial]
     importance: Mapping[str, float]
     labels: Mapping[str, list[int]]
@@ -109,22 +131,23 @@ def train(load: Load, order: Order, step: Step = lambda _: None) -> Trained:
         thresholds_of(load, training), spec, _stamp(started), os.cpu_count() or 1, _facts(training, split)
     )
     recipe, trials = chosen(training, RECIPES[order.model], teaching, step)
-    forecaster = _fitted(training, recipe, teaching, step)
+    tested = _fitted(training, recipe, teaching, step)
     step("testing")
     others = _baselines(rows, training, test, teaching.thresholds)
     if recipe is not PUBLISHED and order.model == "auto":
         others[PUBLISHED.name] = judged(_fitted(training, PUBLISHED, teaching, step), test)
-    made, champion = judged(forecaster, test), _champion(load, spec)
+    champion = _champion(load, spec)
     trained = Trained(
-        forecaster=forecaster,
+        forecaster=_refitted(rows, recipe, teaching, step) if order.refit else tested,
+        tested=tested,
         spec=spec,
         split=split,
-        training=judged(forecaster, training.filter(pa.array(~strange(training)))),
-        test=made,
+        training=judged(tested, training.filter(pa.array(~strange(training)))),
+        test=judged(tested, test),
         baselines=others,
-        champion=None if champion is None else judged(champion, _since(test, spec, champion)),
+        contest=None if champion is None else contest(test, tested, champion),
         trials=trials,
-        importance=importance(forecaster, test),
+        importance=importance(tested, test),
         labels={name: _labels(part, teaching.thresholds) for name, part in (("training", training), ("test", test))},
         promoted=False,
         reasons=[],
@@ -203,18 +226,39 @@ def objections(load: Load, trained: Trained, champion: Forecaster | None) -> lis
         for name, figure in trained.baselines.items()
         if name in RIVALS and not better(ours, figure.told())
     ]
-    if champion is None or trained.champion is None:
+    if champion is None:
         return found
     if champion.thresholds != trained.forecaster.thresholds and load.quantiles is None:
         found.append(
             f"the one in force has other thresholds, {champion.thresholds[0]:g} and {champion.thresholds[1]:g}"
         )
-    elif not trained.test.rps < trained.champion.rps:
+    elif trained.contest is None:
         found.append(
-            f"it is no better than the one in force: ranked probability score {trained.test.rps:.4f} against "
-            f"{trained.champion.rps:.4f}"
+            f"the one in force has learned from hours up to {utc(champion.facts['until'])} UTC, and fewer than "
+            f"{FEWEST} hours of the test are later, too few to compare them on; train again once `tidewatch load etl` "
+            "has read them"
+        )
+    elif not trained.contest.challenger.rps < trained.contest.champion.rps:
+        found.append(
+            f"it is no better than the one in force: ranked probability score {trained.contest.challenger.rps:.4f} "
+            f"against {trained.contest.champion.rps:.4f}"
         )
     return found
+
+
+def contest(test: pa.Table, challenger: Forecaster, champion: Forecaster) -> Contest | None:
+    """Compare two forecasters on those hours of the challenger's test that the champion has not seen either.
+
+    Whoever has learned from an hour forecasts it better than it ever will another, and would win by that alone.
+
+    Returns:
+        None where hours had to be left out, and fewer than ``FEWEST`` are left.
+    """
+    unseen = test.filter(pc.greater_equal(test["hour"], champion.facts["until"]))
+    if len(unseen) < len(test) and len(pc.unique(unseen["hour"])) < FEWEST:
+        return None
+    known = _since(unseen, challenger.spec, champion)
+    return Contest(pc.min(unseen["hour"]).as_py(), judged(challenger, unseen), judged(champion, known))
 
 
 def _trial(recipe: Recipe, early: pa.Table, late: pa.Table, teaching: Teaching) -> Trial:
@@ -229,6 +273,14 @@ def _trial(recipe: Recipe, early: pa.Table, late: pa.Table, teaching: Teaching) 
 def _fitted(training: pa.Table, recipe: Recipe, teaching: Teaching, step: Step) -> Forecaster:
     step(f"training {recipe.name}")
     return fit(training, recipe, teaching)
+
+
+def _refitted(rows: pa.Table, recipe: Recipe, teaching: Teaching, step: Step) -> Forecaster:
+    """The same trained on all hours known; classes part where they did, or nobody would know what was tested."""
+    known = rows.filter(pc.is_valid(rows["load"]))
+    facts = _facts(known, teaching.facts["split"]) | {"refit": True}
+    step("training on all hours")
+    return fit(known, recipe, replace(teaching, facts=facts))
 
 
 def _baselines(rows: pa.Table, training: pa.Table, test: pa.Table, thresholds: Thresholds) -> dict[str, Figures]:
@@ -282,24 +334,34 @@ def _stamp(now: int) -> str:
 
 def told(trained: Trained) -> dict[str, Any]:
     """All of it, as plain values."""
-    forecaster = trained.forecaster
+    forecaster, tested = trained.forecaster, trained.tested
+    duel = trained.contest
     others = {name: figure.told() | {"rows": figure.rows} for name, figure in trained.baselines.items()}
     return {
         "version": forecaster.version,
-        "model": forecaster.facts["recipe"],
+        "model": tested.facts["recipe"],
         "thresholds": list(forecaster.thresholds),
-        "since": forecaster.facts["since"],
+        "since": tested.facts["since"],
         "split": trained.split,
-        "rows": {"training": forecaster.facts["rows"], "test": trained.test.rows},
-        "trained_on": forecaster.facts["trained_on"],
-        "servers": len(forecaster.servers),
+        "rows": {"training": tested.facts["rows"], "test": trained.test.rows},
+        "trained_on": tested.facts["trained_on"],
+        "servers": len(tested.servers),
+        "refit": None
+        if forecaster is tested
+        else {name: forecaster.facts[name] for name in ("since", "until", "rows", "trained_on")},
         "labels": dict(trained.labels),
         "training": trained.training.told(),
         "test": trained.test.told(),
         "confusion": trained.test.confusion.tolist(),
         "reliability": trained.test.reliability.tolist(),
         "baselines": others,
-        "champion": trained.champion and trained.champion.told(),
+        "contest": duel
+        and {
+            "since": duel.since,
+            "rows": duel.champion.rows,
+            "challenger": duel.challenger.told(),
+            "champion": duel.champion.told(),
+        },
         "trials": [asdict(trial) for trial in trained.trials],
         "importance": dict(trained.importance),
         "promoted": trained.promoted,
