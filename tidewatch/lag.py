@@ -16,8 +16,8 @@ from stream.kafka import Broker, unreachable
 from stream.state import Progress, partition_key
 from tidewatch.forecast import live
 from tidewatch.groups import Settings
-from tidewatch.servers import quiet_admin
 from tidewatch.tail import Place, Span, committed, heads, latest, spans
+from tidewatch.topics import quiet_admin
 from tidewatch.writing import Kind, build
 
 WORKER = "worker"

@@ -11,11 +11,10 @@ import typer
 from rich.table import Table
 
 from producers.recordings import data_root
-from tidewatch.children import override
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
 from tidewatch.forecast.settings import Load
-from tidewatch.settings import InForce
+from tidewatch.settings import InForce, override
 from tidewatch.spans import duration, moment
 
 NAMED = 5

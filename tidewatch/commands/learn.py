@@ -19,24 +19,15 @@ from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch import page, series, training
 from tidewatch import report as evaluated
-from tidewatch.children import override
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson, OnEngine
 from tidewatch.console import emit, err, out, plain, progress
 from tidewatch.engines import Engine
 from tidewatch.protocols import SERIES, Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
-from tidewatch.settings import InForce
+from tidewatch.settings import InForce, override
 from tidewatch.spans import duration, faults, period
 from tidewatch.tracks import tracks
 from tidewatch.training import Order, Trained
-
-OnEngine = Annotated[
-    Engine,
-    typer.Option(
-        case_sensitive=False,
-        help="Where: here, or on Apache Spark as the group `spark` of the settings says (extra `spark`).",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -8,12 +8,12 @@ import typer
 from stream.forecast.worker import follow_forecaster, forecasting
 from tidewatch.commands import working
 from tidewatch.commands.working import OnDelivery, OnLog
-from tidewatch.forecast.live import load_spec, worker_spec
+from tidewatch.forecast.live import group, load_spec
 from tidewatch.forecast.store import model_file
 
 FORECASTING = working.Work(
     cores=lambda topics, settings: forecasting(topics, load_spec(settings)),
-    spec=worker_spec,
+    group=group,
     follow=lambda app, settings: follow_forecaster(app, model_file(settings.load)),
 )
 
