@@ -15,6 +15,7 @@ from rich.markup import escape
 from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
 from tidewatch.console import Level, err, log_from
 from tidewatch.index import Index
+from tidewatch.signals import INTERRUPTED, as_usual
 
 EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
 
@@ -53,6 +54,7 @@ def options(  # noqa: PLR0913, PLR0917 - a command has one parameter a flag
             raise ConfigError(f"--set {text!r} is not of the form group.name=value, such as window.size_s=5.")
         flags[name.strip()] = value.strip()
     context.obj = settings.load(flags, config=config)
+    as_usual()
 
 
 def main() -> None:
@@ -64,4 +66,4 @@ def main() -> None:
         err.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
