@@ -25,8 +25,9 @@ from scorers.contest import Ballot, ballot
 from scorers.errors import ConfigError, FleetFileError, ModelError
 from scorers.fleet import Fleet
 from scorers.panel import train_types
-from scorers.source import Period, extent
-from scorers.train import Plan, Result, Spans, Training, outcomes
+from scorers.period import Period, Spans
+from scorers.source import extent
+from scorers.train import Plan, Result, Training, outcomes
 from sinks.read import dataset
 from tidewatch.console import err, progress
 from tidewatch.engines import Engine
