@@ -11,6 +11,7 @@ from scorers.errors import ConfigError, InputError
 from scorers.forecast import issue, pack
 from scorers.forecast.issue import REACH_MS, messages
 from scorers.forecast.schema import HORIZON, HOUR_MS
+from scorers.whole import replacing
 from tidewatch.console import plain
 from tidewatch.forecast import store
 from tidewatch.forecast.settings import Load
@@ -77,12 +78,10 @@ def write(forecasts: pa.Table, path: Path) -> None:
     if path.suffix == ".parquet":
         store.write(forecasts, path)
         return
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text("".join(f"{json.dumps(one)}\n" for one in messages(forecasts)), "utf-8")
-        part.replace(path)
+        with replacing(path) as file:
+            file.writelines(f"{json.dumps(one)}\n".encode() for one in messages(forecasts))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({error}); name a file in a folder with room.") from error
 
 

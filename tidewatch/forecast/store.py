@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from scorers.errors import InputError
 from scorers.forecast.calendar import FeatureSpec
 from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
+from scorers.whole import replacing
 from tidewatch.forecast.etl import MANIFEST, manifest
 from tidewatch.forecast.settings import Load
 
@@ -93,10 +94,8 @@ def write(table: pa.Table, path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        pq.write_table(table, part)
-        part.replace(path)
+        with replacing(path) as file:
+            pq.write_table(table, file)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({error}); name a file in a folder with room.") from error
