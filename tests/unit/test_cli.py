@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 
 from producers.sensors import SensorFleet
 from scorers.errors import ConfigError, InputError, TidewatchError
+from stream.contracts import Topics
 from tidewatch.cli import app, main
 from tidewatch.commands.feed import before
 from tidewatch.index import INDEX
 from tidewatch.servers import free_ports
 from tidewatch.stack import embedded_broker
+from tidewatch.topics import prepare_topics
 
 PROJECT = Path(__file__).parents[2]
 
@@ -295,6 +297,15 @@ def test_nothing_is_replayed_on_the_embedded_broker() -> None:
 
     assert isinstance(error, ConfigError)
     assert "TIDEWATCH_KAFKA" in str(error)
+
+
+def test_lag_is_told_of_the_embedded_broker_too() -> None:
+    with embedded_broker() as broker:
+        prepare_topics(broker, Topics(), partitions=4)
+        code, output = run(f"--kafka {broker.bootstrap} lag --json")
+
+    assert code == 0
+    assert {group["state"] for group in json.loads(output)["groups"]} == {"unknown"}
 
 
 def test_lag_is_told_or_ends_but_not_both() -> None:
