@@ -29,7 +29,7 @@ from sinks.replace import Area
 from stream.contracts import Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker
 from tidewatch.entries import Entry
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Redis, Settings
 from tidewatch.history import History, Outcome, Run
 from tidewatch.locks import running

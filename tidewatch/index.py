@@ -47,9 +47,7 @@ INDEX = {
     ),
     "jobs": Place("batch", "What became of long work: see it, read its log, stop it."),
     "load": Place("load", "How much load each server will have: low, medium or high, 48 hours ahead."),
-    "serve": Place(
-        "serve", "Score over HTTP and gRPC: every model of the fleet, by the Open Inference Protocol or plain JSON."
-    ),
+    "serve": Place("serve", "Score over HTTP and gRPC: every model of the fleet, and the load forecaster."),
     "service": Place("serve", "Look at a service that runs, as a client would."),
     "keys": Place("keys", "Keys of the service: make, list, revoke and rotate them."),
     "alerts": Place("look", "Follow alerts live."),

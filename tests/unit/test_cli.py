@@ -113,7 +113,7 @@ HEAVY = "sklearn pandas faust duckdb mlflow pyspark numba pyarrow confluent_kafk
         ("--help", HEAVY),
         ("", HEAVY),
         ("worker --help", "sklearn pandas duckdb mlflow pyspark fastapi fakeredis holidays"),
-        ("serve --help", "sklearn faust mlflow pyspark fakeredis holidays producers"),
+        ("serve --help", "sklearn faust mlflow pyspark fakeredis producers"),
     ],
 )
 def test_a_command_imports_what_it_needs(words: str, absent: str) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from producers.recordings import data_root
 from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
-from tidewatch.forecast.settings import Load
+from tidewatch.forecast.settings import Load, model_file
 from tidewatch.settings import InForce, override
 from tidewatch.spans import duration, moment
 
@@ -86,8 +86,6 @@ def train(
 
 
 def _say(trained: Any, number: int | None, load: Load) -> None:
-    from tidewatch.forecast.store import model_file  # noqa: PLC0415 - as above
-
     forecaster = trained.forecaster
     facts = forecaster.facts
     out.print(

@@ -9,7 +9,7 @@ from stream.forecast.worker import follow_forecaster, forecasting
 from tidewatch.commands import working
 from tidewatch.commands.working import OnDelivery, OnLog
 from tidewatch.forecast.live import group, load_spec
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import model_file
 
 FORECASTING = working.Work(
     cores=lambda topics, settings: forecasting(topics, load_spec(settings)),

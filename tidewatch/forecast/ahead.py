@@ -14,7 +14,7 @@ from scorers.forecast.schema import HORIZON, HOUR_MS
 from scorers.whole import replacing
 from tidewatch.console import plain
 from tidewatch.forecast import store
-from tidewatch.forecast.settings import Load
+from tidewatch.forecast.settings import Load, model_file
 
 NAMED = 5
 """Unknown servers that are named."""
@@ -44,7 +44,7 @@ def forecast(load: Load, wish: Wish) -> pa.Table:
         InputError: there are no hours, or none of a server that was named.
         ConfigError: ``at`` lies beyond what is known.
     """
-    forecaster = pack.load(wish.model or store.model_file(load))
+    forecaster = pack.load(wish.model or model_file(load))
     folder = wish.folder / "hours"
     everyone, end = store.extent(folder)
     issued = end if wish.at is None else wish.at // HOUR_MS * HOUR_MS

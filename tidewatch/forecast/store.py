@@ -12,7 +12,6 @@ from scorers.forecast.calendar import FeatureSpec
 from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
 from scorers.whole import replacing
 from tidewatch.forecast.etl import MANIFEST, manifest
-from tidewatch.forecast.settings import Load
 
 _ETL = "run `tidewatch load etl`, or name another folder"
 
@@ -30,11 +29,6 @@ def spec(folder: Path) -> FeatureSpec:
     """
     told = manifest(folder)["spec"]
     return FeatureSpec(told["timezone"], told["start"], told["country"])
-
-
-def model_file(load: Load) -> Path:
-    """The forecaster in force."""
-    return load.folder / "models" / "forecaster.twf"
 
 
 def hours(folder: Path, *, since: int | None = None, until: int | None = None) -> pa.Table:
