@@ -3,16 +3,15 @@
 import os
 import signal
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bench import alarms as alarmed
 from bench import behaviours as named
-from bench import charts, guard, report
+from bench import charts, guard
 from bench import cold as started
 from bench import curves as scaling
 from bench import devices as many
@@ -25,16 +24,10 @@ from bench import serve as served
 from bench import steady as steadily
 from bench import swaps as swapped
 from bench import training as trained
-from bench.arena import Arena
-from bench.check import Check
-from bench.check import check as checked_windows
+from bench.competition import NAMES, compete, runners
 from bench.job import Job
-from bench.measure import Run, measure
 from bench.poison import Case
-from bench.runners import RUNNERS
-from bench.runners.base import Runner
-from bench.runners.librdkafka import RUNNER as LIBRDKAFKA
-from bench.setup import arena, bare, console, ground
+from bench.setup import bare, console, ground
 from scorers.errors import TidewatchError
 from tidewatch.console import emit
 
@@ -43,7 +36,6 @@ QUICK_RUNS, RUNS = 1, 3
 QUICK_POISON, POISON = 500_000, 5_000_000
 FLOOD, WARMING = 100, 10
 DEVICES = (500, 10_000, 100_000, 1_000_000)
-NAMES = [runner.name for runner in RUNNERS[1:]]
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -77,7 +69,7 @@ def stream(  # noqa: PLR0913 - one parameter a flag
     job = Job.of_sessions(count, devices) if sessions else Job.of(count, devices, metrics)
     if sessions and record:
         raise typer.BadParameter("bench-check does the job of readings again; record that.", param_hint="--record")
-    result = _competition(job, _runners(only), repeat or (QUICK_RUNS if quick else RUNS), keep=keep)
+    result = compete(job, runners(only), repeat or (QUICK_RUNS if quick else RUNS), keep=keep)
     if record:
         guard.record(result)
     if plot:
@@ -95,7 +87,7 @@ def check(
 ) -> None:
     """Do the recorded job again, and fail where a ratio is more than 15 % worse than it was."""
     then = guard.recorded()
-    result = _competition(then.job, _runners(list(then.ratios)), then.repeat, keep=False)
+    result = compete(then.job, runners(list(then.ratios)), then.repeat, keep=False)
     worse = guard.worse(then.ratios, result["ratios"])
     if as_json:
         emit({**result, "recorded": then.ratios, "worse": worse})
@@ -352,61 +344,6 @@ def swaps(  # noqa: PLR0913 - one parameter a flag
         emit(result)
     if swapped.failed(result):
         raise typer.Exit(1)
-
-
-def _runners(only: Sequence[str] | None) -> list[Runner]:
-    """Ours and the others wanted.
-
-    Raises:
-        typer.BadParameter: there is none of that name.
-    """
-    for name in only or ():
-        if name not in NAMES:
-            raise typer.BadParameter(f"{name!r} is no runner; there are {', '.join(NAMES)}.", param_hint="--only")
-    ours, *others = RUNNERS
-    return [ours, *(other for other in others if not only or other.name in only)]
-
-
-def _competition(job: Job, runners: Sequence[Runner], times: int, *, keep: bool) -> dict[str, Any]:
-    """Let them compete, and tell."""
-    load = os.getloadavg()
-    with arena(job, keep=keep) as built:
-        runs, checked, failed = _compete(runners, built, times)
-        result = report.document(runs, built, checked, load) | {"failed": failed}
-    report.show(result, runs)
-    return result
-
-
-def _compete(
-    runners: Sequence[Runner], built: Arena, times: int
-) -> tuple[dict[Runner, list[Run]], dict[Runner, Check], dict[str, str]]:
-    """Let every runner have its turn, ``times`` over; the windows of each that makes some are checked.
-
-    One that fails is told of and has no further turn, and what others have done stays; unless it is ours.
-    """
-    for runner in runners:
-        runner.command(built)  # whatever must be installed or compiled is so before the first turn
-    measure(LIBRDKAFKA, built)  # unrecorded: the broker's code and the page cache are warm for everyone
-    runs, checked, failed = defaultdict[Runner, list[Run]](list), dict[Runner, Check](), dict[str, str]()
-    ours, *_ = runners
-    for turn in range(times):
-        # there and back again: neither the broker's age nor a change of load favours one of them
-        for runner in runners[:: -1 if turn % 2 else 1]:
-            if runner.name in failed:
-                continue
-            try:
-                run = measure(runner, built)
-                console.print(f"{runner.name}: {run.rate:,.0f} readings/s in {run.seconds:.1f} s")
-                runs[runner].append(run)
-                if runner.ends is None:
-                    checked[runner] = checked_windows(built, runner)
-            except TidewatchError as error:
-                if runner is ours:
-                    raise
-                console.print(f"[bold red]{runner.name} failed:[/] {error}", soft_wrap=True)
-                failed[runner.name] = str(error)
-    finished = {runner: own for runner, own in runs.items() if runner.name not in failed}
-    return finished, {runner: checked[runner] for runner in finished if runner in checked}, failed
 
 
 def main() -> None:

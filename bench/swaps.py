@@ -29,10 +29,9 @@ from scorers.errors import UnavailableError
 from scorers.features import features
 from scorers.fit import TrainSpec, fit_device
 from scorers.fleet import Fleet
-from tidewatch.children import override
 from tidewatch.registry import FILE, Record, Registry
 from tidewatch.servers import free_ports
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 
 LARGE = 5_000
 """Rows of a large request, which is scored in a thread."""

@@ -17,10 +17,13 @@ import msgspec
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from producers.rows import sound
 from scorers.errors import InputError
 from stream.contracts import Reason
 
 DELIMITERS = ",;\t|"
+BLOCK = 2 << 20
+"""Bytes of CSV that are read at once, and the rest of the line."""
 VALUES = "values"
 """The field of a ``sensor.readings`` record that holds its metrics; they are read as columns."""
 
@@ -153,17 +156,23 @@ def _csv_chunks(path: Path, columns: Sequence[str], rows: int, tally: Tally) -> 
         tally.malformed(row.text.encode())
         return "skip"
 
-    options = {
-        "read_options": csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-        "parse_options": csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
-        "convert_options": csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), include_columns=list(columns), strings_can_be_null=True
-        ),
-    }
-    with _open(path) as file, csv.open_csv(file, **options) as reader:
-        for batch in reader:
-            for start in range(0, len(batch), rows):
-                yield pa.Table.from_batches([batch.slice(start, rows)])
+    parse = csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip)
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=list(columns),
+        strings_can_be_null=True,
+        check_utf8=False,  # sound() has
+    )
+    with _open(path) as file:
+        file.readline()
+        while block := file.read(BLOCK) + file.readline():
+            text = sound(block, delimiter, tally.malformed) + b"\n"
+            whole = csv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1)
+            table = csv.read_csv(
+                pa.BufferReader(text), read_options=whole, parse_options=parse, convert_options=convert
+            )
+            for start in range(0, len(table), rows):
+                yield table.slice(start, rows)
 
 
 def _json_names(path: Path) -> list[str]:

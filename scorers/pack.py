@@ -1,8 +1,4 @@
-"""A fleet on disk: one file, replaced in one step, refused if a single byte is not what was written.
-
-An Arrow IPC stream (one row a group of models, its schema's metadata the manifest) followed by a trailer with
-the SHA-256 of everything before it. Arrow readers stop at the end of the stream and do not mind the trailer.
-"""
+"""A fleet on disk: one sealed file, a row a group of models, replaced in one step."""
 
 import hashlib
 import json
@@ -23,15 +19,30 @@ from scorers.errors import FleetFileError, ModelError
 from scorers.features import DEFINITION, KINDS
 from scorers.fleet import Fleet
 from scorers.group import Group
+from scorers.sealed import MAGIC, TRAILER, Seal, fingerprint, sha256, trailer
 from scorers.trees import Forest, Kind
 from scorers.whole import copied, replacing
+
+__all__ = [
+    "FORMAT",
+    "MAGIC",
+    "MANIFEST",
+    "OLDEST",
+    "dumps",
+    "fingerprint",
+    "install",
+    "known",
+    "load",
+    "loads",
+    "mapped",
+    "save",
+]
 
 FORMAT = 5
 OLDEST = 3
 """Without models to lend, and without confidence; 4 is without isolation forests."""
 MANIFEST = b"tidewatch.fleet"
-MAGIC = b"\nsha256:"
-TRAILER = len(MAGIC) + 64
+SEAL = Seal(MANIFEST, "fleet", FleetFileError, FORMAT, OLDEST)
 _CHUNK = 8 * 2**20
 
 SHAPES = {
@@ -135,7 +146,7 @@ def mapped(path: Path) -> Fleet:
             content = mmap(copy.fileno(), 0, access=ACCESS_READ)
     except (OSError, ValueError):  # read-only, full, or empty, which is no fleet either
         return load(path)
-    _verify(path, content[-TRAILER:], digest)
+    SEAL.verify(path, content[-TRAILER:], digest)
     return _opened(content, path)
 
 
@@ -167,34 +178,15 @@ def loads(content: bytes, path: Path) -> Fleet:
     Raises:
         FleetFileError: they are torn, tampered with, of a newer format or made from other features.
     """
-    _verify(path, content[-TRAILER:], hashlib.sha256(memoryview(content)[:-TRAILER]).hexdigest())
+    SEAL.verify(path, content[-TRAILER:], sha256(content))
     return _opened(content, path)
 
 
 def _opened(content: bytes | mmap, path: Path) -> Fleet:
     """A fleet from bytes that are what was written."""
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
-            facts = json.loads(reader.schema.metadata[MANIFEST])
-            _accept(path, facts)
-            groups = tuple(_group(batch) for batch in reader)
-    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
-        raise FleetFileError(f"The fleet file {path} does not hold a fleet ({error}); train it again.") from error
-    return Fleet(facts["version"], groups, facts.get("rule", ""))
-
-
-def fingerprint(path: Path) -> str | None:
-    """The SHA-256 in the file's trailer, read without the rest; None where there is no fleet file.
-
-    Cheap enough to poll: it changes exactly when the content does.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(-TRAILER, os.SEEK_END)
-            trailer = file.read()
-    except OSError:
-        return None
-    return trailer[len(MAGIC) :].decode("ascii", "replace") if trailer.startswith(MAGIC) else None
+    with SEAL.opened(path, content) as (facts, reader):
+        _accept(path, facts)
+        return Fleet(facts["version"], tuple(_group(batch) for batch in reader), facts.get("rule", ""))
 
 
 def _write(file: BufferedRandom | BytesIO, fleet: Fleet, created: int) -> None:
@@ -214,27 +206,10 @@ def _write(file: BufferedRandom | BytesIO, fleet: Fleet, created: int) -> None:
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0, os.SEEK_END)
-    file.write(MAGIC + digest.encode())
-
-
-def _verify(path: Path, trailer: bytes, digest: str) -> None:
-    if trailer[: len(MAGIC)] != MAGIC:
-        raise FleetFileError(f"{path} is cut short or not a fleet file; copy it again, or train a fleet.")
-    if digest.encode() != trailer[len(MAGIC) :]:
-        raise FleetFileError(
-            f"The fleet file {path} was changed after it was written; copy it again, or train a fleet."
-        )
+    file.write(trailer(digest))
 
 
 def _accept(path: Path, facts: dict[str, Any]) -> None:
-    if facts["format"] > FORMAT:
-        raise FleetFileError(
-            f"The fleet file {path} has format {facts['format']}, newer than {FORMAT}; upgrade Tidewatch to read it."
-        )
-    if facts["format"] < OLDEST:
-        raise FleetFileError(
-            f"The fleet file {path} has format {facts['format']}, older than {OLDEST}; train it again."
-        )
     if facts["features"] != DEFINITION:
         raise FleetFileError(f"The fleet file {path} was trained on other features; train it again.")
     if why := naming.flaw(facts.get("rule", "")):

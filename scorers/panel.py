@@ -22,7 +22,8 @@ from scorers.crew import Crew, at_most
 from scorers.errors import ConfigError, ModelError, hold
 from scorers.fit import TrainSpec
 from scorers.lend import fit_type
-from scorers.source import TASK_ROWS, Period, chosen_of, devices, halves, opened, whole, windows
+from scorers.period import Period
+from scorers.source import TASK_ROWS, chosen_of, devices, halves, opened, whole, windows
 from scorers.statistics import BLOCKS, Ints, Statistics
 from scorers.train import Outcome, Plan, Progress, Result, Training, lost, within
 

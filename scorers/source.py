@@ -17,22 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from scorers.errors import InputError
+from scorers.period import Period
 from scorers.statistics import BLOCKS, Ints, Statistics
 
 TASK_ROWS = 100_000
 """About so many rows are in a table."""
 SORTING = "4GB"
 """Memory to sort in; what does not fit goes to disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """Which windows to train on; epoch ms, half-open, by window end."""
-
-    since: int | None = None
-    until: int | None = None
-    excluded: tuple[tuple[int, int], ...] = ()
-    """Intervals to leave out, such as known faults."""
 
 
 @dataclass(frozen=True, slots=True)

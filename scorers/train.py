@@ -25,13 +25,12 @@ from scorers.errors import ModelError
 from scorers.fit import TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
 from scorers.model import DeviceModel
-from scorers.source import Period, devices, halves, tables, windows
+from scorers.period import Period, Spans
+from scorers.source import devices, halves, tables, windows
 from scorers.statistics import Flags, Ints, Statistics
 
 Progress = Callable[[int, int], None]
 """Called with devices done and devices in all."""
-Spans = tuple[tuple[int, int], ...]
-"""Intervals of time, epoch ms, half-open."""
 
 
 def still() -> int:

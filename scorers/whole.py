@@ -4,26 +4,32 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedRandom
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BufferedRandom]:
+def replacing(path: Path, mode: int = 0o666) -> Iterator[BufferedRandom]:
     """A file to write and read that takes the place of ``path`` in one step; where that fails nothing of it stays.
+
+    Args:
+        path: the file; its folder must exist.
+        mode: who may read and write it, from the beginning on; less what the process's mask takes away.
 
     Raises:
         OSError: the disk does not take it.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("w+b") as file:
+        with open(part, "x+b", opener=partial(os.open, mode=mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
         _sync(path.parent)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
 

@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Literal
 import msgspec
 
 from scorers.errors import ConfigError, UnavailableError
+from scorers.whole import replacing
 
 log = logging.getLogger(__name__)
 
@@ -178,20 +179,8 @@ class KeyFile:
             ) from error
 
     def _write(self, keys: Sequence[Key]) -> None:
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with suppress(FileNotFoundError):
-            draft.unlink()
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with replacing(self.path, 0o600) as file:
             file.write(msgspec.json.format(msgspec.json.encode(_File(keys=[*keys]))) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 class Ring:

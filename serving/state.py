@@ -107,8 +107,14 @@ class State:
 def router(state: State) -> APIRouter:
     """The routes, to be put into an app."""
     routes = APIRouter(tags=["state"])
-    hub = state.hub or Hub(state.recent)
+    _of_devices(routes, state.recent)
+    _of_history(routes, state)
+    _of_alerts(routes, state.recent)
+    _of_events(routes, state.hub or Hub(state.recent))
+    return routes
 
+
+def _of_devices(routes: APIRouter, recent: Recent) -> None:
     @routes.get("/devices", summary="Devices, as their newest windows are", responses=FORMS)
     async def devices(  # noqa: PLR0913, PLR0917 - a query has one parameter a field
         request: Request,
@@ -120,16 +126,18 @@ def router(state: State) -> APIRouter:
         cursor: Cursor = None,
         kind: As = None,
     ) -> Response:
-        rows, following = await state.recent.devices(Choice(sort, anomalous, above, name), limit, cursor)
+        rows, following = await recent.devices(Choice(sort, anomalous, above, name), limit, cursor)
         return answer(request, kind, Page("devices", rows, DEVICES, following))
 
     @routes.get("/devices/{device}", summary="All about one device", responses={404: {"description": "Unknown."}})
     async def device(device: str) -> Response:
-        found = await state.recent.device(device)
+        found = await recent.device(device)
         if found is None:
             raise HTTPException(404, f"device: nobody has heard of {device!r} lately; its history may tell more.")
         return Response(msgspec.json.encode(found), media_type="application/json")
 
+
+def _of_history(routes: APIRouter, state: State) -> None:
     @routes.get(
         "/devices/{device}/history",
         summary="Windows of one device, the newest first",
@@ -153,6 +161,8 @@ def router(state: State) -> APIRouter:
         following = str(rows[limit - 1]["window_start"]) if len(rows) > limit else None
         return answer(request, kind, Page("history", rows[:limit], POINTS, following))
 
+
+def _of_alerts(routes: APIRouter, recent: Recent) -> None:
     @routes.get("/alerts", summary="Alerts that fire, or the log of all changes, the newest first", responses=FORMS)
     async def alerts(  # noqa: PLR0913, PLR0917
         request: Request,
@@ -179,7 +189,7 @@ def router(state: State) -> APIRouter:
             )
 
         found: list[tuple[str, dict[str, Any]]] = []
-        async for place, alert in _alerts(state.recent, which, cursor):
+        async for place, alert in _alerts(recent, which, cursor):
             if fits(alert):
                 found.append((place, alert))
             if len(found) > limit:
@@ -187,6 +197,8 @@ def router(state: State) -> APIRouter:
         following = found[limit - 1][0] if len(found) > limit else None
         return answer(request, kind, Page("alerts", [alert for _, alert in found[:limit]], ALERTS, following))
 
+
+def _of_events(routes: APIRouter, hub: Hub) -> None:
     @routes.get(
         "/stream",
         summary="Changes of alerts as they come, as server-sent events",
@@ -199,8 +211,6 @@ def router(state: State) -> APIRouter:
             raise HTTPException(422, "Last-Event-ID: it is the id of an event of this stream, such as 1700000000000-0.")
         events = await hub.listen(last)
         return StreamingResponse(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
-
-    return routes
 
 
 async def _alerts(recent: Recent, which: str, cursor: str | None) -> AsyncIterator[tuple[str, dict[str, Any]]]:

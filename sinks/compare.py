@@ -6,6 +6,7 @@ Rows belong together by device and window, and metric in ``statistics``. Where a
 
 import tempfile
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ class TableDifference:
     differing: int
     largest: float
     """The largest absolute difference between two numbers; infinite where one of them is null."""
+
+    def __str__(self) -> str:
+        if self.same:
+            return f"{self.table}: the same {self.left_rows:,} rows"
+        counts = (
+            (self.left_only, "left only"),
+            (self.right_only, "right only"),
+            (self.left_duplicated, "too many left"),
+            (self.right_duplicated, "too many right"),
+            (self.differing, "differing" + (f" by up to {self.largest:g}" if isfinite(self.largest) else "")),
+        )
+        told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        rows = f"{self.left_rows:,} rows left, {self.right_rows:,} right"
+        return "\n".join([f"{self.table}: {rows}; {told}", *(f"  {example}" for example in self.examples)])
 
     @property
     def same(self) -> bool:

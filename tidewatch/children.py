@@ -3,22 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
 from scorers.errors import UnavailableError
-from tidewatch import settings
 from tidewatch.servers import Server
 from tidewatch.settings import PREFIX, SCHEDULE, Given, InForce
-
-
-def override(in_force: InForce, changes: Mapping[str, Any]) -> InForce:
-    """The settings with some changed, as if by flags."""
-    given = {name: found.value for name, found in in_force.given.items()}
-    return settings.load({**given, **changes}, environ={})
 
 
 def environment(in_force: InForce) -> dict[str, str]:

@@ -13,38 +13,21 @@ import typer
 from rich.markup import escape
 
 from scorers.errors import ConfigError, InputError, ModelError, TidewatchError, UnavailableError
-from tidewatch import settings
-from tidewatch.commands import (
-    batch,
-    feed,
-    keep,
-    keys,
-    learn,
-    load,
-    look,
-    models,
-    report,
-    run,
-    schedule,
-    serve,
-    tell,
-    tidy,
-    up,
-)
 from tidewatch.console import Level, err, log_from
+from tidewatch.index import Index
+from tidewatch.signals import INTERRUPTED, as_usual
 
 EXIT_CODES: dict[type[TidewatchError], int] = {ConfigError: 2, InputError: 3, ModelError: 3, UnavailableError: 4}
 
 app = typer.Typer(
     name="tidewatch",
+    cls=Index,
     help="Watches a fleet through its event streams: windows, scores, alerts.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (up, feed, run, learn, batch, models, load, look, report, tell, tidy, keep, schedule, serve, keys):
-    commands.register(app)
 
 
 @app.callback()
@@ -61,6 +44,8 @@ def options(  # noqa: PLR0913, PLR0917 - a command has one parameter a flag
     ] = Level.WARNING,
 ) -> None:
     """Settings come from their defaults, `tidewatch.toml`, the environment and these flags, in that order."""
+    from tidewatch import settings  # noqa: PLC0415 - half a second, which only those who run a command are to pay
+
     log_from(log)
     flags: dict[str, object] = {"kafka.bootstrap": kafka, "redis.url": redis}
     for text in assign or []:
@@ -69,14 +54,16 @@ def options(  # noqa: PLR0913, PLR0917 - a command has one parameter a flag
             raise ConfigError(f"--set {text!r} is not of the form group.name=value, such as window.size_s=5.")
         flags[name.strip()] = value.strip()
     context.obj = settings.load(flags, config=config)
+    as_usual()
 
 
 def main() -> None:
     """Run a command; what goes wrong becomes one sentence and an exit code."""
+    words, sys.argv[1:] = sys.argv[1:], []  # as it is imported, Faust takes any --loop or --datadir of ours for its own
     try:
-        app()
+        app(words)
     except TidewatchError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

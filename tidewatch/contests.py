@@ -11,8 +11,9 @@ import pyarrow.dataset as ds
 from scorers import pack
 from scorers.contest import Ballot, Contest, ballot, contest
 from scorers.fleet import Fleet
-from scorers.source import Period, devices, extent, tables, windows
-from scorers.train import Spans, within
+from scorers.period import Period, Spans
+from scorers.source import devices, extent, tables, windows
+from scorers.train import within
 from tidewatch.console import progress
 from tidewatch.registry import Registry, Version
 

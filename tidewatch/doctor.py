@@ -29,13 +29,12 @@ from sinks.replace import Area
 from stream.contracts import Topics
 from stream.kafka import MAX_MESSAGE_BYTES, Broker
 from tidewatch.entries import Entry
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Redis, Settings
 from tidewatch.history import History, Outcome, Run
 from tidewatch.locks import running
-from tidewatch.servers import quiet_admin
 from tidewatch.settings import mask
-from tidewatch.stack import EMBEDDED_CLUSTER
+from tidewatch.topics import EMBEDDED_CLUSTER, quiet_admin
 
 State = Literal["ok", "warn", "fail"]
 PYTHON = (3, 11)

@@ -33,14 +33,15 @@ from stream.kafka import Broker
 from stream.message import singly
 from stream.partition import Partition
 from stream.records import PUNCTUATION, Records
-from tidewatch.children import Child, override
+from tidewatch.children import Child
 from tidewatch.console import err
+from tidewatch.planning import train_spec
 from tidewatch.protocols import LABEL, SETTINGS, Benchmark, Result, judge_events, judge_points
 from tidewatch.servers import KafkaServer
-from tidewatch.settings import InForce
-from tidewatch.stack import is_embedded, prepare_topics, remove_topics
+from tidewatch.settings import InForce, override
 from tidewatch.tail import drained
-from tidewatch.wiring import stream_spec, train_spec
+from tidewatch.topics import is_embedded, prepare_topics, remove_topics
+from tidewatch.wiring import stream_spec
 from tidewatch.writing import Kind, write_once
 
 JARS = Path("tests/live/kafka/target/jars")

@@ -19,7 +19,6 @@ from serving.recent import Recent
 from serving.wire import Listen, ring
 from sinks.read import dataset
 from stream.kafka import ensure_topic, producer
-from tidewatch.batchwork import BatchWork
 from tidewatch.groups import Settings
 
 MB = 1024 * 1024
@@ -48,7 +47,11 @@ class Around:
         self._client: Any = client
         recent = Recent(client, settings.redis_sink.prefix)
         self.hub = Hub(recent)
-        self.work = BatchWork(settings) if serving.batch_in and serving.batch_out else None
+        self.work = None
+        if serving.batch_in and serving.batch_out:
+            from tidewatch.batchwork import BatchWork  # noqa: PLC0415 - pandas and more, which only a service with jobs is to pay
+
+            self.work = BatchWork(settings)
         self.collector = collector(settings)
         self._state = state.State(recent, partial(dataset, settings.parquet.folder), self.hub)
 

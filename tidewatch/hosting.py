@@ -18,7 +18,7 @@ from serving.guard import Gate
 from serving.repository import Repository, Spec
 from serving.service import Service, Trial
 from tidewatch.follower import Follower
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
 from tidewatch.guarding import Around, listen
 from tidewatch.registry import CHALLENGER

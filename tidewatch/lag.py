@@ -16,8 +16,8 @@ from stream.kafka import Broker, unreachable
 from stream.state import Progress, partition_key
 from tidewatch.forecast import live
 from tidewatch.groups import Settings
-from tidewatch.servers import quiet_admin
 from tidewatch.tail import Place, Span, committed, heads, latest, spans
+from tidewatch.topics import is_embedded, quiet_admin
 from tidewatch.writing import Kind, build
 
 WORKER = "worker"
@@ -25,7 +25,8 @@ LOAD = "load"
 """The workers that forecast; as with a sink, nobody need run them."""
 MISSING = "missing"
 """The state of a group that Kafka has never heard of, or has forgotten."""
-_SAID = {KafkaError.GROUP_ID_NOT_FOUND: MISSING, KafkaError._UNSUPPORTED_FEATURE: "unknown"}  # noqa: SLF001 - librdkafka's name
+_UNKNOWN = "unknown"
+_SAID = {KafkaError.GROUP_ID_NOT_FOUND: MISSING, KafkaError._UNSUPPORTED_FEATURE: _UNKNOWN}  # noqa: SLF001 - librdkafka's name
 _TIMEOUT_S = 10.0
 _state = msgspec.json.Decoder(Progress)
 
@@ -109,6 +110,8 @@ def describe(broker: Broker, groups: Sequence[str]) -> dict[str, tuple[str, int]
     Raises:
         UnavailableError: Kafka does not answer.
     """
+    if is_embedded(broker):  # never answers this
+        return dict.fromkeys(groups, (_UNKNOWN, 0))
     admin = quiet_admin(broker)
     answers = admin.describe_consumer_groups(list(groups), request_timeout=_TIMEOUT_S)
     return {group: _described(broker, answer) for group, answer in answers.items()}

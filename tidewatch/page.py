@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scorers.errors import ConfigError, UnavailableError
+from scorers.whole import replacing
 
 
 def check(path: Path, flag: str) -> None:
@@ -33,12 +34,10 @@ def write(path: Path, template: str, told: Mapping[str, Any]) -> None:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_text)
     )
     page = environment.get_template(template).render(version=version("tidewatch"), **told)
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(page, "utf-8")
-        part.replace(path)
+        with replacing(path) as file:
+            file.write(page.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UnavailableError(f"The report {path} cannot be written ({error}); name a folder with room.") from error
 
 

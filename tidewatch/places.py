@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from scorers.errors import ConfigError, InputError, UnavailableError
+from scorers.whole import replacing
 
 WILD = frozenset("*?[")
 TIMEOUT_S = 10
@@ -192,14 +193,8 @@ def put(path: Path, place: Place) -> None:
             return
         target = Path(place.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.parent / f"_{target.name}.tmp"
-        try:
-            shutil.copyfile(path, draft)
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with path.open("rb") as given, replacing(target) as file:
+            shutil.copyfileobj(given, file, CHUNK)
 
 
 def remove(place: Place) -> None:

@@ -1,37 +1,24 @@
 """A track drawn as SVG for a page: small, with the page's own colours, and no spike lost however long it is."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC
-from html import escape
-from io import StringIO
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from matplotlib.typing import RcKeyType
 
 from scorers.metrics import runs
 from scorers.statistics import Flags, Floats, Ints
+from tidewatch.drawing import colour, element
 from tidewatch.tracks import Track, alerts
 
 PIXELS = 1_200
 """A track is drawn so wide, at most two points a pixel and line."""
 GAP = 5
 """Rows that are missing in a row from where on a line is broken."""
-COLOURS = ("ink", "muted", "grid", "signal", "odd", "limit", "label", "flag", "alert", "false")
-"""Names of the page's colours (``report.html``)."""
-_STYLE: dict[RcKeyType, object] = {
-    "axes.unicode_minus": False,
-    "font.size": 8.5,
-    "path.simplify": False,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}
 _LANES = (("label", "labelled"), ("flag", "odd windows"), ("alert", "alerts"))
 _LEFT, _WIDTH, _LANE, _SIGNAL, _ODD = 1.65, 11.0, 0.5, 0.75, 1.25
 """Inches."""
@@ -76,10 +63,7 @@ def bars(at: Floats, flags: Flags, pixels: int) -> list[tuple[float, float]]:
 
 def svg(track: Track, title: str) -> str:
     """The track as an SVG element for an HTML page; ``title`` says in words what it shows."""
-    with rc_context({"svg.hashsalt": track.device, **_STYLE}):
-        text = StringIO()
-        _figure(track).savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
-    return _page(text.getvalue(), title)
+    return element(lambda: _figure(track), title, track.device)
 
 
 def _figure(track: Track) -> Figure:
@@ -92,39 +76,39 @@ def _figure(track: Track) -> Figure:
     for axes in panels:
         _plain(axes)
         for begin, width in bars(at, track.label, PIXELS) if axes is not panels[0] else ():
-            axes.axvspan(begin, begin + width, color=_colour("label"), alpha=0.22, lw=0)
+            axes.axvspan(begin, begin + width, color=colour("label"), alpha=0.22, lw=0)
     _lanes(panels[0], at, track)
     for axes, (name, value) in zip(panels[1:-1], track.signals.items(), strict=True):
-        axes.plot(*_line(at, value), color=_colour("signal"), lw=0.8)
-        axes.set_ylabel(_short(name), rotation=0, ha="right", va="center", color=_colour("ink"))
+        axes.plot(*_line(at, value), color=colour("signal"), lw=0.8)
+        axes.set_ylabel(_short(name), rotation=0, ha="right", va="center", color=colour("ink"))
         axes.locator_params(axis="y", nbins=3)
     _oddness(panels[-1], at, track)
     panels[-1].set_xlim(at[0], max(at[-1], at[0] + 1e-9))
     if track.numbered:
-        panels[-1].set_xlabel("row", color=_colour("muted"), labelpad=1)
+        panels[-1].set_xlabel("row", color=colour("muted"), labelpad=1)
     else:
         locator = AutoDateLocator(UTC)  # type: ignore[no-untyped-call]
         concise = ConciseDateFormatter(locator, UTC)  # type: ignore[no-untyped-call]
         panels[-1].xaxis.set(major_locator=locator, major_formatter=concise)
-        panels[-1].xaxis.get_offset_text().set_color(_colour("muted"))
+        panels[-1].xaxis.get_offset_text().set_color(colour("muted"))
     return figure
 
 
 def _plain(axes: Axes) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in {"left", "bottom"})
-        spine.set(color=_colour("grid"), lw=0.8)
-    axes.tick_params(colors=_colour("muted"), labelcolor=_colour("muted"), length=2.5, pad=2)
+        spine.set(color=colour("grid"), lw=0.8)
+    axes.tick_params(colors=colour("muted"), labelcolor=colour("muted"), length=2.5, pad=2)
     axes.patch.set_visible(False)
     axes.margins(x=0)
     axes.yaxis.set_label_coords(-0.55 / (_WIDTH - _LEFT), 0.5)
 
 
 def _lanes(axes: Axes, at: Floats, track: Track) -> None:
-    for lane, ((colour, _), flags) in enumerate(zip(_LANES, (track.label, track.flagged, track.alarmed), strict=True)):
-        axes.broken_barh(bars(at, flags, PIXELS), (lane + 0.15, 0.7), color=_colour(colour), lw=0)
+    for lane, ((name, _), flags) in enumerate(zip(_LANES, (track.label, track.flagged, track.alarmed), strict=True)):
+        axes.broken_barh(bars(at, flags, PIXELS), (lane + 0.15, 0.7), color=colour(name), lw=0)
     axes.set(ylim=(len(_LANES), 0), yticks=[lane + 0.5 for lane in range(len(_LANES))])
-    axes.set_yticklabels([name for _, name in _LANES], color=_colour("ink"))
+    axes.set_yticklabels([name for _, name in _LANES], color=colour("ink"))
     axes.tick_params(left=False, bottom=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -136,13 +120,13 @@ def _oddness(axes: Axes, at: Floats, track: Track) -> None:
         oddness = _logarithmic(axes, oddness, track.limit)
     else:
         axes.set(ylim=(0, 104), yticks=[0, 50, 100])
-    axes.plot(*_line(at, oddness), color=_colour("odd"), lw=0.8)
-    axes.plot(*_line(at, track.limit), color=_colour("limit"), lw=1.1, dashes=(4, 2))
+    axes.plot(*_line(at, oddness), color=colour("odd"), lw=0.8)
+    axes.plot(*_line(at, track.limit), color=colour("limit"), lw=1.1, dashes=(4, 2))
     for first, _, labelled in alerts(track):
-        how = {"color": _colour("alert")} if labelled else {"mfc": "none", "mec": _colour("false"), "mew": 1.1}
+        how = {"color": colour("alert")} if labelled else {"mfc": "none", "mec": colour("false"), "mew": 1.1}
         # without a verdict there is no alert, so that each has its height
         axes.plot(at[first], oddness[first], marker="v", ms=5.5, ls="none", clip_on=False, **how)
-    axes.set_ylabel(_short(track.scale), rotation=0, ha="right", va="center", color=_colour("ink"))
+    axes.set_ylabel(_short(track.scale), rotation=0, ha="right", va="center", color=colour("ink"))
 
 
 def _logarithmic(axes: Axes, oddness: Floats, limit: Floats) -> Floats:
@@ -178,28 +162,3 @@ def _short(name: str, width: int = 15) -> str:
             lines.append("")
         lines[-1] += word
     return "\n".join(line.strip() for line in lines)
-
-
-def _colour(name: str) -> str:
-    """A stand-in that no drawing would use by itself."""
-    return f"#0102{COLOURS.index(name) + 16:02x}"
-
-
-_CLASSES: Mapping[str, str] = {_colour(name): f"var(--{name})" for name in COLOURS}
-
-
-def _tenth(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.1f}".removesuffix(".0")
-
-
-def _page(drawn: str, title: str) -> str:
-    """The element alone: colours by name, coordinates to a tenth, the page's font, only the ids that are used."""
-    body = drawn[drawn.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"#0102[0-9a-f]{2}", lambda found: _CLASSES[found[0]], body)
-    body = re.sub(r" d=\"[^\"]*\"", lambda path: re.sub(r"-?\d+\.\d+", _tenth, path[0]), body)
-    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", body)
-    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
-    body = re.sub(r" id=\"([^\"]+)\"", lambda found: found[0] if found[1] in used else "", body)
-    head = re.sub(r" (?:width|height)=\"[\d.]+pt\"", "", body[: body.index(">")])
-    return f'{head} role="img" aria-label="{escape(title)}">{body[body.index(">") + 1 :]}'

@@ -18,7 +18,8 @@ from scorers import pack
 from scorers.contest import Ballot
 from scorers.features import KINDS
 from scorers.fleet import Fleet
-from scorers.source import Period, devices, tables, windows
+from scorers.period import Period
+from scorers.source import devices, tables, windows
 from scorers.statistics import Floats
 from tidewatch.registry import FILE, Record
 from tidewatch.runs import Run

@@ -20,8 +20,8 @@ from stream.outbox import BrokenError, ExactlyOnce, FencedError, RefusedError, S
 from tidewatch.console import progress
 from tidewatch.rejects import Id, Ledger, Reject, Selection
 from tidewatch.shelf import Shelf, inputs
-from tidewatch.stack import is_embedded
 from tidewatch.tail import Place, ends, retention
+from tidewatch.topics import is_embedded
 
 RECORDS = 1_000
 """At most so many rejects a transaction."""

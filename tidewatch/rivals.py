@@ -11,10 +11,10 @@ from scorers.features import features
 from scorers.fit import Detector, sampled
 from scorers.fleet import Fleet
 from scorers.statistics import Floats
-from tidewatch.children import override
 from tidewatch.evaluate import Job, blocks, through_core
+from tidewatch.planning import train_spec
 from tidewatch.protocols import Result
-from tidewatch.wiring import train_spec
+from tidewatch.settings import override
 
 Recipe = Callable[[Floats, Floats], Floats]
 """From training rows (n, p) and others (m, p), the oddness of the others (m,); above 0 is an anomaly."""

@@ -5,7 +5,6 @@ that is done, ``results.parquet`` and ``fleet.arrow`` are there once all are.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from scorers.errors import ConfigError, InputError
 from scorers.fleet import Fleet
 from scorers.model import DeviceModel
 from scorers.train import Outcome, Result
+from scorers.whole import replacing
 
 TIME = pa.timestamp("ms", "UTC")
 RESULTS = pa.schema(
@@ -145,9 +145,8 @@ def begin(folder: Path, name: str, facts: dict[str, Any]) -> Run:
         file = path / "run.json"
         if file.exists():
             return Run(path, json.loads(file.read_bytes()))
-        fresh = file.with_suffix(".new")
-        fresh.write_text(json.dumps(facts, indent=1))
-        fresh.replace(file)
+        with replacing(file) as fresh:
+            fresh.write(json.dumps(facts, indent=1).encode())
     except (OSError, ValueError) as error:
         raise InputError(
             f"The run {path} cannot be used ({error}); choose another --run, or another folder."
@@ -194,10 +193,5 @@ def contest_of(row: Mapping[str, Any]) -> Contest | None:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """In one step, and for good."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
+    with replacing(path) as file:
         pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

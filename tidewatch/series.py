@@ -17,13 +17,13 @@ from scorers.follow import Trails
 from scorers.statistics import Floats, Ints, Statistics
 from stream.contracts import Score
 from tidewatch import nab
-from tidewatch.children import override
 from tidewatch.evaluate import Job, blocks
 from tidewatch.groups import Settings
+from tidewatch.planning import train_spec
 from tidewatch.protocols import WEEK, Alarms, Events, Sweep, alarms, judge_events, mean, median_delay
 from tidewatch.rivals import RECIPES, Recipe
-from tidewatch.settings import InForce
-from tidewatch.wiring import stream_spec, train_spec
+from tidewatch.settings import InForce, override
+from tidewatch.wiring import stream_spec
 
 ROWS = 10
 """A window is so many rows long, and one ends with every row."""

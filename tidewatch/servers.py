@@ -18,10 +18,10 @@ from typing import Self
 
 import redis
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from scorers.errors import ConfigError, UnavailableError
 from stream.kafka import Broker
+from tidewatch.topics import quiet_admin
 
 HOST = "127.0.0.1"
 CLUSTER_ID = "dGlkZXdhdGNoLWxvY2FsLQ"
@@ -236,20 +236,6 @@ class RedisServer(Server):
         """What the running server says it is."""
         with redis.Redis.from_url(self.url) as client:
             return str(client.info("server")["redis_version"])
-
-
-def quiet_admin(broker: Broker) -> AdminClient:
-    """A client whose failures are told by its answers, not on the terminal.
-
-    Raises:
-        ConfigError: librdkafka does not take an option.
-    """
-    try:
-        return AdminClient({**broker.config(), "log_level": 0})
-    except KafkaException as error:
-        raise ConfigError(
-            f"kafka.options is wrong: {error.args[0].str()}; use the names librdkafka documents."
-        ) from error
 
 
 def kafka_version(jars: Path) -> str:

@@ -110,6 +110,12 @@ def load(
         raise _refusal(error, given) from error
 
 
+def override(in_force: InForce, changes: Mapping[str, Any]) -> InForce:
+    """The settings with some changed, as if by flags."""
+    given = {name: found.value for name, found in in_force.given.items()}
+    return load({**given, **changes}, environ={})
+
+
 def described() -> Iterator[tuple[str, str, str, str]]:
     """(dotted name, group, field, description) of every setting, in order."""
     for group, model in Settings.model_fields.items():

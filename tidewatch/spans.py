@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scorers.errors import ConfigError, InputError
-from scorers.source import Period
-from scorers.train import Spans
+from scorers.period import Period, Spans
 from stream.parse import epoch_ms
 
 _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}

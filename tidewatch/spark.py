@@ -33,7 +33,8 @@ from scorers import pack
 from scorers.crew import single_threaded
 from scorers.errors import ConfigError, InputError, UnavailableError
 from scorers.fleet import Fleet
-from scorers.source import TASK_ROWS, Period
+from scorers.period import Period
+from scorers.source import TASK_ROWS
 from scorers.statistics import BLOCKS
 from scorers.train import Plan, fit_apart
 from tidewatch.batch.spread import Pool

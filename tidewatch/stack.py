@@ -22,19 +22,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 from fakeredis import TcpFakeServer
 
-from scorers.errors import ConfigError
-from stream.contracts import Topics
-from stream.kafka import Broker, ensure_topics, unreachable
-from tidewatch.servers import HOST, RedisServer, quiet_admin
+from stream.kafka import Broker
+from tidewatch.servers import HOST, RedisServer
 from tidewatch.settings import InForce
-
-EMBEDDED_PARTITIONS = 4
-"""librdkafka's mock cluster cuts every topic into this many."""
-EMBEDDED_CLUSTER = "mockCluster"
-"""How the cluster id of every mock cluster begins."""
+from tidewatch.topics import prepare_topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,44 +81,6 @@ def embedded_broker() -> Iterator[Broker]:
     (node,) = owner.list_topics(timeout=10).brokers.values()
     yield Broker(f"{node.host}:{node.port}")
     del owner  # librdkafka ends the cluster with the client that owns it
-
-
-def is_embedded(broker: Broker) -> bool:
-    """Whether ``broker`` is an embedded one.
-
-    Raises:
-        UnavailableError: it does not answer within 5 s.
-    """
-    try:
-        cluster = quiet_admin(broker).list_topics(timeout=5).cluster_id
-    except KafkaException as error:
-        raise unreachable(broker, error) from error
-    return str(cluster).startswith(EMBEDDED_CLUSTER)
-
-
-def prepare_topics(broker: Broker, topics: Topics, *, partitions: int, replication: int = 1) -> int:
-    """Make what topics are missing, by asking for them where the broker is embedded; their partitions.
-
-    Raises:
-        UnavailableError: no broker answered.
-        ConfigError: the broker refused a topic.
-    """
-    if not is_embedded(broker):
-        ensure_topics(broker, topics, partitions=partitions, replication=replication)
-        return partitions
-    admin = quiet_admin(broker)
-    for name in topics.names():
-        if admin.list_topics(name, timeout=10).topics[name].error:
-            raise ConfigError(f"The embedded broker refused topic {name!r}; set TIDEWATCH_KAFKA to a real one.")
-    return EMBEDDED_PARTITIONS
-
-
-def remove_topics(broker: Broker, topics: Topics) -> None:
-    """Delete what topics there are, with all they hold."""
-    admin = quiet_admin(broker)
-    present = admin.list_topics(timeout=10).topics
-    for future in admin.delete_topics([name for name in topics.names() if name in present]).values():
-        future.result()
 
 
 @contextmanager

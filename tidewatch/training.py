@@ -25,16 +25,17 @@ from scorers.contest import Ballot, ballot
 from scorers.errors import ConfigError, FleetFileError, ModelError
 from scorers.fleet import Fleet
 from scorers.panel import train_types
-from scorers.source import Period, extent
-from scorers.train import Plan, Result, Spans, Training, outcomes
+from scorers.period import Period, Spans
+from scorers.source import extent
+from scorers.train import Plan, Result, Training, outcomes
 from sinks.read import dataset
 from tidewatch.console import err, progress
 from tidewatch.engines import Engine
 from tidewatch.groups import Settings
+from tidewatch.planning import plan, type_spec
 from tidewatch.record import record
 from tidewatch.registry import Registry, Version
 from tidewatch.runs import TIMES, Run, begin, contests
-from tidewatch.wiring import plan, type_spec
 
 AGE_MS = 86_400_000
 """A training that was cut off is gone on with unless it is older than this."""

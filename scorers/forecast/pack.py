@@ -1,8 +1,4 @@
-"""A forecaster on disk: one file, replaced in one step, refused if a single byte is not what was written.
-
-Built like a fleet's file (``scorers/pack.py``): an Arrow IPC stream of one row, whose schema's metadata is the
-manifest, followed by a trailer with the SHA-256 of everything before it.
-"""
+"""A forecaster on disk: one sealed file of one row, replaced in one step."""
 
 import hashlib
 import json
@@ -14,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scorers.errors import ConfigError, ForecasterFileError, ModelError
+from scorers.errors import ForecasterFileError
 from scorers.forecast.encode import HISTORY, INPUTS, Encoder
 from scorers.forecast.features import FeatureSpec
 from scorers.forecast.labels import CLASSES
 from scorers.forecast.model import WEEK, Forecaster, Kind
 from scorers.forecast.schema import FEATURES
-from scorers.pack import MAGIC, TRAILER, fingerprint
+from scorers.sealed import TRAILER, Seal, fingerprint, sha256, trailer
 from scorers.trees import Forest
 from scorers.whole import copied, replacing
 
@@ -28,6 +24,7 @@ __all__ = ["FORMAT", "dumps", "fingerprint", "install", "load", "loads", "save"]
 
 FORMAT = 1
 MANIFEST = b"tidewatch.forecaster"
+SEAL = Seal(MANIFEST, "forecaster", ForecasterFileError, FORMAT)
 
 
 def save(forecaster: Forecaster, path: Path) -> None:
@@ -106,7 +103,7 @@ def dumps(forecaster: Forecaster) -> bytes:
         with pa.ipc.new_stream(file, schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(list(columns.values()), schema=schema))
         body = file.getvalue()
-    return body + MAGIC + hashlib.sha256(body).hexdigest().encode()
+    return body + trailer(hashlib.sha256(body).hexdigest())
 
 
 def loads(content: bytes, path: Path) -> Forecaster:
@@ -115,42 +112,13 @@ def loads(content: bytes, path: Path) -> Forecaster:
     Raises:
         ForecasterFileError: they are torn, tampered with, of a newer format, or something else.
     """
-    _verify(content, path)
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
-            facts = _manifest(reader.schema.metadata or {}, path)
-            batch = reader.read_next_batch()
+    SEAL.verify(path, content[-TRAILER:], sha256(content))
+    with SEAL.opened(path, content) as (facts, reader):
+        if facts["features"] != FEATURES.names or facts["classes"] != list(CLASSES):
+            raise ForecasterFileError(f"{path} was trained on other features or classes; train it again.")
+        batch = reader.read_next_batch()
         batch.validate(full=True)
-        flat = {name: batch.column(name).flatten() for name in batch.schema.names}
-        return _forecaster(facts, flat)
-    except (pa.ArrowException, KeyError, OSError, StopIteration, TypeError, ValueError) as error:
-        raise ForecasterFileError(
-            f"{path} does not hold a forecaster ({type(error).__name__}: {error}); train it again."
-        ) from error
-    except ForecasterFileError:
-        raise
-    except (ConfigError, ModelError) as error:
-        raise ForecasterFileError(f"{path} does not hold a forecaster that can be used: {error}") from error
-
-
-def _verify(content: bytes, path: Path) -> None:
-    if content[-TRAILER:][: len(MAGIC)] != MAGIC:
-        raise ForecasterFileError(f"{path} is cut short or no forecaster; copy it again, or train one.")
-    if hashlib.sha256(memoryview(content)[:-TRAILER]).hexdigest().encode() != content[len(MAGIC) - TRAILER :]:
-        raise ForecasterFileError(f"{path} was changed after it was written; copy it again, or train a forecaster.")
-
-
-def _manifest(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
-    if MANIFEST not in metadata:
-        raise ForecasterFileError(f"{path} holds something else than a forecaster; name another file.")
-    facts: dict[str, Any] = json.loads(metadata[MANIFEST])
-    if facts["format"] > FORMAT:
-        raise ForecasterFileError(
-            f"{path} has format {facts['format']}, newer than {FORMAT}; upgrade Tidewatch to read it."
-        )
-    if facts["features"] != FEATURES.names or facts["classes"] != list(CLASSES):
-        raise ForecasterFileError(f"{path} was trained on other features or classes; train it again.")
-    return facts
+        return _forecaster(facts, {name: batch.column(name).flatten() for name in batch.schema.names})
 
 
 def _forecaster(facts: Mapping[str, Any], flat: Mapping[str, Any]) -> Forecaster:

@@ -16,9 +16,9 @@ from stream.contracts import Topics
 from stream.kafka import Broker, ensure_topics
 from tests.chaos.load import WINDOW, LoadSpec, models
 from tests.chaos.proxy import Proxy
-from tidewatch.children import Child, override
+from tidewatch.children import Child
 from tidewatch.servers import HOST, KafkaServer, RedisServer, free_ports
-from tidewatch.settings import InForce, load
+from tidewatch.settings import InForce, load, override
 
 PROJECT = Path(__file__).parents[2]
 JARS = PROJECT / "tests" / "live" / "kafka" / "target" / "jars"

@@ -21,7 +21,6 @@ from producers.synthesis import LogSpec
 from scorers.errors import ConfigError, InputError, UnavailableError
 from scorers.forecast.features import FeatureSpec, features
 from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
-from tidewatch.children import override
 from tidewatch.cli import app
 from tidewatch.forecast import local, pieces
 from tidewatch.forecast.etl import PARTS, Manifest, Request, Runner, etl, manifest
@@ -31,7 +30,7 @@ from tidewatch.groups import Settings
 from tidewatch.jobs import Cancelled
 from tidewatch.locks import lock
 from tidewatch.servers import JAVA, java_version
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 
 needs_java = pytest.mark.skipif(java_version() < JAVA, reason=f"Spark needs Java {JAVA}")
 START = 1_706_011_200_000

@@ -16,10 +16,9 @@ from scorers.errors import UnavailableError
 from scorers.features import features
 from tests.services import fleet, put
 from tests.simulator import Device
-from tidewatch.children import override
 from tidewatch.registry import FILE, Record, Registry, Version
 from tidewatch.servers import free_ports
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 from tidewatch.smoke import Answer, Caller
 
 ROWS = features(Device(0, 4).windows(2)).tolist()

@@ -16,11 +16,10 @@ from tests import batches
 from tests.flow.test_training import killed_and_gone_on_with, write
 from tests.simulator import Device
 from tidewatch.batch.run import Request, prepare, score
-from tidewatch.children import override
 from tidewatch.engines import Engine
 from tidewatch.groups import Settings
 from tidewatch.servers import JAVA, java_version
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 from tidewatch.training import Order, train
 
 needs_java = pytest.mark.skipif(java_version() < JAVA, reason=f"Spark needs Java {JAVA}")

@@ -23,12 +23,11 @@ from scorers.fleet import Fleet
 from scorers.statistics import BLOCKS, Statistics, concat
 from sinks.table import STATISTICS
 from tests.simulator import Device
-from tidewatch.children import override
 from tidewatch.follower import Follower
 from tidewatch.groups import Settings
 from tidewatch.registry import Registry
 from tidewatch.runs import Run
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 from tidewatch.training import Order, told, train
 
 STEP_MS = 600_000

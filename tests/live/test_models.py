@@ -13,10 +13,9 @@ from stream.kafka import Broker
 from tests.flow.test_training import write
 from tests.live.support import Recording, Site, Worker, drained, eventually, expected, finish, read, send
 from tests.simulator import summarise
-from tidewatch.children import override
 from tidewatch.groups import Settings
 from tidewatch.registry import Registry
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 from tidewatch.training import Order, train
 
 SWAPS = 6

@@ -14,17 +14,10 @@ from confluent_kafka import Producer
 from scorers.errors import UnavailableError
 from stream.contracts import Topics
 from stream.kafka import Broker, consumer, ensure_topics, producer
-from tidewatch.servers import KafkaServer, quiet_admin
+from tidewatch.servers import KafkaServer
 from tidewatch.settings import load
-from tidewatch.stack import (
-    EMBEDDED_PARTITIONS,
-    embedded_broker,
-    embedded_redis,
-    fake_redis,
-    is_embedded,
-    local_stack,
-    prepare_topics,
-)
+from tidewatch.stack import embedded_broker, embedded_redis, fake_redis, local_stack
+from tidewatch.topics import EMBEDDED_PARTITIONS, is_embedded, prepare_topics, quiet_admin
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from tests.simulator import READINGS, Device, summarise
 from tidewatch.accept import levels
 from tidewatch.cli import app
 from tidewatch.console import alert_line
-from tidewatch.stack import embedded_broker, prepare_topics
+from tidewatch.stack import embedded_broker
+from tidewatch.topics import prepare_topics
 
 START = 1_700_000_000_000
 TOPICS = Topics()

@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from scorers.errors import UnavailableError
-from tidewatch.children import Child, environment, override
-from tidewatch.settings import InForce, load
+from tidewatch.children import Child, environment
+from tidewatch.settings import InForce, load, override
 
 FLAGS = {
     "window.size_s": 5,

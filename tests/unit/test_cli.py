@@ -4,20 +4,27 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.main import get_command
+from typer import Typer
+from typer.main import get_command, get_group
 from typer.testing import CliRunner
 
 from producers.sensors import SensorFleet
 from scorers.errors import ConfigError, InputError, TidewatchError
+from stream.contracts import Topics
 from tidewatch.cli import app, main
 from tidewatch.commands.feed import before
+from tidewatch.index import INDEX
 from tidewatch.servers import free_ports
 from tidewatch.stack import embedded_broker
+from tidewatch.topics import prepare_topics
+
+PROJECT = Path(__file__).parents[2]
 
 COMMANDS = ["up", "produce", "produce sensors", "produce sessions", "replay", "worker", "train", "sink", "evaluate"]
 COMMANDS += ["compare", "compact", "alerts", "top", "config", "doctor", "rejects", "rejects list"]
@@ -68,8 +75,59 @@ def ended(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, w
 def commands(above: Any, name: str = "tidewatch") -> Iterator[tuple[str, Any]]:
     """Every command and its path."""
     yield name, above
-    for word, command in getattr(above, "commands", {}).items():
-        yield from commands(command, f"{name} {word}")
+    for word in getattr(above, "commands", ()):
+        yield from commands(above.get_command(None, word), f"{name} {word}")
+
+
+def test_the_list_of_commands_says_what_they_say_themselves() -> None:
+    root: Any = get_command(app)
+    listed = {name: place.help for name, place in INDEX.items()}
+    own = {name: root.get_command(None, name).help.partition("\n\n")[0].replace("\n", " ") for name in INDEX}
+
+    assert listed == own
+    assert list(listed) == root.list_commands(None)
+
+
+def test_every_command_of_a_module_is_in_the_list() -> None:
+    registered: set[str] = set()
+    for module in {place.module for place in INDEX.values()}:
+        part = Typer()
+        import_module(f"tidewatch.commands.{module}").register(part)
+        registered |= set(get_group(part).commands)
+
+    assert registered == set(INDEX)
+
+
+def test_a_slip_of_the_pen_is_told_what_it_may_have_meant() -> None:
+    code, output = run("wroker")
+
+    assert code == 2
+    assert "Did you mean 'worker'" in " ".join(output.split())
+
+
+HEAVY = "sklearn pandas faust duckdb mlflow pyspark numba pyarrow confluent_kafka fastapi"
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        ("--help", HEAVY),
+        ("", HEAVY),
+        ("worker --help", "sklearn pandas duckdb mlflow pyspark fastapi fakeredis holidays"),
+        ("serve --help", "sklearn faust mlflow pyspark fakeredis producers"),
+    ],
+)
+def test_a_command_imports_what_it_needs(words: str, absent: str) -> None:
+    script = (
+        "import atexit, sys, tidewatch.cli\n"
+        f"atexit.register(lambda: print({{*{absent.split()}}} & sys.modules.keys(), file=sys.stderr))\n"
+        f"sys.argv = ['tidewatch', *{words.split()}]\n"
+        "tidewatch.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False)
+
+    assert "Usage: tidewatch" in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == "set()"
 
 
 def test_every_command_and_flag_is_explained() -> None:
@@ -242,6 +300,15 @@ def test_nothing_is_replayed_on_the_embedded_broker() -> None:
     assert "TIDEWATCH_KAFKA" in str(error)
 
 
+def test_lag_is_told_of_the_embedded_broker_too() -> None:
+    with embedded_broker() as broker:
+        prepare_topics(broker, Topics(), partitions=4)
+        code, output = run(f"--kafka {broker.bootstrap} lag --json")
+
+    assert code == 0
+    assert {group["state"] for group in json.loads(output)["groups"]} == {"unknown"}
+
+
 def test_lag_is_told_or_ends_but_not_both() -> None:
     assert isinstance(refusal("lag --watch --fail-above 3"), ConfigError)
 
@@ -299,10 +366,10 @@ def test_output_for_a_pipe_has_no_codes_for_a_terminal() -> None:
 
 
 def test_faust_takes_none_of_our_flags() -> None:
-    done = program("replay", "nothing", "--loop")
+    done = program("worker", "--loop")
 
-    assert done.returncode == 3
-    assert "'nothing'" in done.stderr
+    assert done.returncode == 2
+    assert "No such option: --loop" in done.stderr
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:

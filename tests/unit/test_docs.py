@@ -237,7 +237,7 @@ def unknown(words: list[str]) -> list[str]:
         elif hasattr(command, "commands"):
             if word not in command.commands:
                 return [*missing, word]
-            command = command.commands[word]
+            command = command.get_command(None, word)
     return missing
 
 

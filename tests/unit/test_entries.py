@@ -9,10 +9,10 @@ import yaml
 from typer.testing import CliRunner
 
 from scorers.errors import ConfigError
-from tidewatch.children import environment, override
+from tidewatch.children import environment
 from tidewatch.cli import app
 from tidewatch.entries import COMMANDS, Entry, Missed
-from tidewatch.settings import load
+from tidewatch.settings import load, override
 
 PROJECT = Path(__file__).parents[2]
 GOOD = '[schedule.nightly]\ncommand = "train"\ncron = "30 2 * * *"\n'

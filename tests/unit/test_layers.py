@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tidewatch.index import INDEX
+
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("tidewatch", "producers", "stream", "scorers", "sinks", "serving")
 
@@ -51,7 +53,8 @@ def test_a_planted_bad_import_is_caught(copy: Path, module: str, planted: str, b
 
 
 def test_only_who_trains_pays_for_scikit_learn() -> None:
-    script = "import sys, tidewatch.cli; print({'sklearn', 'scipy.stats', 'mlflow'} & sys.modules.keys())"
+    modules = ", ".join(sorted({f"tidewatch.commands.{place.module}" for place in INDEX.values()}))
+    script = f"import sys, {modules}; print({{'sklearn', 'scipy.stats', 'mlflow'}} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "set()"

@@ -9,7 +9,7 @@ import pytest
 from scorers.fit import TrainSpec
 from scorers.lend import fit_type
 from scorers.panel import MOST, TypeSpec, panels, train_types
-from scorers.source import Period
+from scorers.period import Period
 from scorers.statistics import Statistics
 from scorers.train import Result, Training, train
 from tests.unit.test_lend import member

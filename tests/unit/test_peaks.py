@@ -16,8 +16,7 @@ from tests.loads import SPEC, hours
 from tests.loads import rows as rows_of
 from tidewatch.cli import app
 from tidewatch.forecast.peaks import limits_of, peaks
-from tidewatch.forecast.settings import Load
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import Load, model_file
 
 LIMITS = (100.0, 500.0, 1000.0)
 

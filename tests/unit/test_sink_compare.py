@@ -1,5 +1,6 @@
 """Two folders are the same when their rows are, whatever files they came in."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,16 @@ def test_examples_are_few_and_differences_come_first(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_the_sinks_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"no predictions table in {tmp_path}"):
         compare(tmp_path, tmp_path)
+
+
+def test_a_difference_is_told_in_a_line_and_its_examples() -> None:
+    same = TableDifference("predictions", (), 2_000, 2_000, 0, 0, 0, 0, 0, 0.0)
+    apart = TableDifference("predictions", ("a/pump 1: left only",), 3, 2, 1, 0, 0, 0, 2, 0.5)
+    unknown = TableDifference("predictions", (), 1, 1, 0, 0, 0, 0, 1, math.inf)
+
+    assert str(same) == "predictions: the same 2,000 rows"
+    assert str(apart).splitlines() == [
+        "predictions: 3 rows left, 2 right; 1 left only, 2 differing by up to 0.5",
+        "  a/pump 1: left only",
+    ]
+    assert str(unknown) == "predictions: 1 rows left, 1 right; 1 differing"

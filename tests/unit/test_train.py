@@ -8,7 +8,7 @@ import pytest
 
 from scorers.errors import InputError
 from scorers.fit import TrainSpec
-from scorers.source import Period
+from scorers.period import Period
 from scorers.statistics import BLOCKS, Statistics
 from scorers.train import Training, fit_fleet, train
 from tests.simulator import Device

@@ -13,6 +13,7 @@ from typing import Any
 from producers.columns import Columns
 from scorers import pack
 from scorers.errors import ConfigError, InputError
+from scorers.whole import replacing
 from sinks.base import Source
 from sinks.names import Range
 from tidewatch.batch import shards, spool, windows
@@ -166,9 +167,8 @@ def _fleet(run: Run, models: Path) -> Path | None:
         return None
     if not kept.exists():
         pack.load(models)
-        draft = kept.with_suffix(".tmp")
-        shutil.copyfile(models, draft)
-        draft.replace(kept)
+        with models.open("rb") as given, replacing(kept) as file:
+            shutil.copyfileobj(given, file)
     return kept
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
-from signal import SIG_IGN, SIGINT, signal
+from signal import SIGINT
 from threading import Thread
 from typing import Any
 
@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from scorers.errors import TidewatchError, UnavailableError
 from tidewatch.batch.spec import Plan, Result, Task
 from tidewatch.jobs import Cancelled, Run
+from tidewatch.signals import unheard
 
 Submit = Callable[[Any], "Future[Result]"]
 NAP_S = 0.2
@@ -66,8 +67,9 @@ def _pooled(run: Run, submit: Submit, items: Iterator[Any], most: int) -> Iterat
     """Only a few tasks wait at a time, and somebody looks often whether to stop."""
     waiting: dict[Future[Result], Any] = {}
     while True:
-        for item in islice(items, most - len(waiting)):
-            waiting[submit(item)] = item
+        with unheard(SIGINT):
+            for item in islice(items, most - len(waiting)):
+                waiting[submit(item)] = item
         if not waiting:
             return
         done, _ = wait(waiting, NAP_S, FIRST_COMPLETED)
@@ -99,8 +101,7 @@ def _attempt(task: Task, plan: Plan, item: Any) -> Result:
 
 
 def begin() -> None:
-    """What a process of ours does first: share the cores, leave Ctrl-C to its parent, and end with it."""
-    signal(SIGINT, SIG_IGN)
+    """What a process of ours does first: share the cores, and end with its parent, to which Ctrl-C is left."""
     threadpool_limits(1, user_api="blas")
     pa.set_cpu_count(1)
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()

@@ -14,14 +14,13 @@ from producers.columns import Columns
 from stream.decode import EARLIEST, LATEST
 from tidewatch.batch import run as batch
 from tidewatch.batch.spec import Format, Span
-from tidewatch.commands.feed import AsJson
-from tidewatch.commands.learn import OnEngine
+from tidewatch.commands.flags import AsJson, OnEngine
 from tidewatch.console import emit, err, out, plain, progress
 from tidewatch.engines import Engine
 from tidewatch.jobs import Cancelled, Jobs, State, Status
 from tidewatch.settings import InForce
+from tidewatch.signals import until_signalled
 from tidewatch.spans import moment
-from tidewatch.wiring import until_signalled
 
 SHOWN = 20
 """Failures that are told one by one."""

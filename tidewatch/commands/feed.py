@@ -21,11 +21,12 @@ from producers.sessions import ServerFleet
 from producers.synthesis import Varied
 from scorers.errors import ConfigError, InputError
 from stream.decode import EARLIEST, LATEST
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, progress
 from tidewatch.settings import InForce
+from tidewatch.signals import until_signalled
 from tidewatch.spans import moment
-from tidewatch.stack import prepare_topics
-from tidewatch.wiring import until_signalled
+from tidewatch.topics import prepare_topics
 
 produce = typer.Typer(help="Send simulated readings or sessions to Kafka.", no_args_is_help=True)
 
@@ -39,7 +40,6 @@ Lasting = Annotated[
 ]
 FaultRate = Annotated[float, typer.Option(min=0, help="Random faults per device and hour.")]
 Truth = Annotated[Path | None, typer.Option(help="Append the truth about faults to this JSON-lines file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -11,11 +11,10 @@ import typer
 from rich.table import Table
 
 from producers.recordings import data_root
-from tidewatch.children import override
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
-from tidewatch.forecast.settings import Load
-from tidewatch.settings import InForce
+from tidewatch.forecast.settings import Load, model_file
+from tidewatch.settings import InForce, override
 from tidewatch.spans import duration, moment
 
 NAMED = 5
@@ -92,8 +91,6 @@ def train(
 
 
 def _say(trained: Any, number: int | None, load: Load) -> None:
-    from tidewatch.forecast.store import model_file  # noqa: PLC0415 - as above
-
     facts = trained.tested.facts
     out.print(
         f"{facts['recipe']}, trained on {facts['trained_on']:,} hours of {len(trained.tested.servers)} servers from "

@@ -18,8 +18,8 @@ from tidewatch.rejects import Id, Ledger, Reject, Selection, newest, reasons
 from tidewatch.resend import NAMED, Resent, check, resend
 from tidewatch.settings import InForce
 from tidewatch.shelf import Shelf, inputs
+from tidewatch.signals import until_signalled
 from tidewatch.spans import moment
-from tidewatch.wiring import until_signalled
 
 SHOWN = 4_096
 """Bytes of a value that are shown."""

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from scorers.errors import ConfigError
 from serving.keys import Key, KeyFile, Scope
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, moment

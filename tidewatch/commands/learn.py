@@ -19,24 +19,15 @@ from sinks.compare import compare as compare_folders
 from tidewatch import evaluate as evaluation
 from tidewatch import page, series, training
 from tidewatch import report as evaluated
-from tidewatch.children import override
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson, OnEngine
 from tidewatch.console import emit, err, out, plain, progress
 from tidewatch.engines import Engine
 from tidewatch.protocols import SERIES, Benchmark, Result, Sweep
 from tidewatch.rivals import RIVALS, rivals
-from tidewatch.settings import InForce
+from tidewatch.settings import InForce, override
 from tidewatch.spans import duration, faults, period
 from tidewatch.tracks import tracks
 from tidewatch.training import Order, Trained
-
-OnEngine = Annotated[
-    Engine,
-    typer.Option(
-        case_sensitive=False,
-        help="Where: here, or on Apache Spark as the group `spark` of the settings says (extra `spark`).",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -113,7 +104,10 @@ def _say(trained: Trained, target: Path) -> None:
     if len(without) > SHOWN:
         err.print(f"  and {len(without) - SHOWN} more; --json tells of all")
     version = f", version {trained.version.number} of the registry" if trained.version else ""
-    out.print(f"{trained.counts['trained']} of {len(trained.results)} devices have a new model: {trained.run}{version}")
+    out.print(
+        f"{trained.counts['trained']} of {len(trained.results)} devices have a new model: {trained.run}{version}",
+        soft_wrap=True,
+    )
     for of in trained.types:
         if of.status != "trained":
             kept = ", lends the model it had" if of.device in trained.kept_types else ""
@@ -125,7 +119,8 @@ def _say(trained: Trained, target: Path) -> None:
         before, now = trained.ballot.champion, trained.ballot.challenger
         out.print(
             f"on {trained.ballot.devices} devices' held-out windows: false alarms {before.false_alarms:.4f} before, "
-            f"{now.false_alarms:.4f} now; faults found {before.detection:.3f} before, {now.detection:.3f} now"
+            f"{now.false_alarms:.4f} now; faults found {before.detection:.3f} before, {now.detection:.3f} now",
+            soft_wrap=True,
         )
     state = f"in force in {target}" if trained.promoted else "[red]not in force[/] (--force would put it)"
     out.print(f"{state}: {trained.why}", soft_wrap=True)
@@ -245,7 +240,7 @@ def compare(
     if as_json:
         emit({"same": result.same, "tables": [asdict(table) for table in result.tables]})
     else:
-        for table in result.tables:
-            out.print(str(table))
+        for line in "\n".join(map(str, result.tables)).splitlines():
+            out.print(plain(line), soft_wrap=True, markup=False)
     if not result.same:
         raise typer.Exit(1)

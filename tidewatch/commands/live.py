@@ -10,8 +10,8 @@ from stream.forecast.worker import follow_forecaster, forecasting
 from tidewatch.commands import working
 from tidewatch.commands.working import OnDelivery, OnLog
 from tidewatch.follower import Follower
-from tidewatch.forecast.live import load_spec, worker_spec
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.live import group, load_spec
+from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
 
 
@@ -28,7 +28,7 @@ def _follow(app: App, settings: Settings) -> None:
 
 
 FORECASTING = working.Work(
-    cores=lambda topics, settings: forecasting(topics, load_spec(settings)), spec=worker_spec, follow=_follow
+    cores=lambda topics, settings: forecasting(topics, load_spec(settings)), group=group, follow=_follow
 )
 
 

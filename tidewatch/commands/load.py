@@ -8,17 +8,16 @@ from typing import Annotated
 import typer
 
 from scorers.errors import ConfigError
-from tidewatch.children import override
 from tidewatch.commands import forecaster, live, logs, versions
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, plain, progress, utc
 from tidewatch.forecast.etl import Manifest, Request, Runner
 from tidewatch.forecast.etl import etl as make
 from tidewatch.forecast.spec import Choice, Progress
 from tidewatch.jobs import Cancelled
-from tidewatch.settings import InForce
+from tidewatch.settings import InForce, override
+from tidewatch.signals import until_signalled
 from tidewatch.spans import moment
-from tidewatch.wiring import until_signalled
 
 SHOWN = 5
 """Silent spans that are named one by one."""

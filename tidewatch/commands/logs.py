@@ -15,7 +15,7 @@ from rich.table import Table
 from producers.synthesis import LogSpec
 from scorers.errors import ConfigError
 from scorers.forecast.plan import Plan, plan
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, plain, progress, utc
 from tidewatch.console import out as console
 from tidewatch.forecast.generate import generate as write
@@ -23,8 +23,8 @@ from tidewatch.forecast.generate import sized
 from tidewatch.forecast.peaks import limits_of, peaks
 from tidewatch.jobs import Cancelled
 from tidewatch.settings import InForce
+from tidewatch.signals import until_signalled
 from tidewatch.spans import moment
-from tidewatch.wiring import until_signalled
 
 
 def register(load: typer.Typer) -> None:

@@ -16,13 +16,13 @@ from rich.table import Table
 from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Alert
 from tidewatch import doctor as checks
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import COLOURS, alert_line, emit, err, out
 from tidewatch.groups import Settings
 from tidewatch.lag import LOAD, WORKER, Group, Part, exceeding, measure
 from tidewatch.settings import InForce
+from tidewatch.signals import until_signalled
 from tidewatch.tail import follow, gather
-from tidewatch.wiring import until_signalled
 
 _WATCH_S = 2.0
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from scorers.errors import ConfigError
 from sinks.read import dataset
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, plain, utc
 from tidewatch.contests import between
 from tidewatch.groups import Settings

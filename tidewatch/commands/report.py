@@ -7,7 +7,7 @@ import typer
 
 from scorers.errors import ConfigError
 from tidewatch import brief, page
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, utc
 from tidewatch.digest import Asked, digest
 from tidewatch.settings import InForce

@@ -1,4 +1,4 @@
-"""Commands that run for ever: the worker and the sinks."""
+"""The worker: the stream, for ever."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +8,9 @@ import typer
 from stream import app as stream
 from tidewatch.commands import working
 from tidewatch.commands.working import OnDelivery, OnLog
-from tidewatch.console import err
 from tidewatch.follower import Follower
 from tidewatch.groups import Settings
-from tidewatch.settings import InForce
-from tidewatch.stack import prepare_topics
-from tidewatch.wiring import stream_spec, until_signalled, worker_spec
-from tidewatch.writing import Kind, write, write_once
+from tidewatch.wiring import stream_spec
 
 
 def _follow(app: stream.App, settings: Settings) -> None:
@@ -27,14 +23,15 @@ def _follow(app: stream.App, settings: Settings) -> None:
 
 
 SCORING = working.Work(
-    cores=lambda topics, settings: stream.scoring(topics, stream_spec(settings)), spec=worker_spec, follow=_follow
+    cores=lambda topics, settings: stream.scoring(topics, stream_spec(settings)),
+    group=lambda settings: settings.worker.app,
+    follow=_follow,
 )
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(worker)
-    app.command()(sink)
 
 
 def worker(
@@ -47,18 +44,3 @@ def worker(
 ) -> None:
     """Run the stream: readings in, scored windows, alerts and rejects out. Start more to share the work."""
     working.run(context, SCORING, report, delivery, log)
-
-
-def sink(
-    context: typer.Context,
-    kind: Annotated[Kind, typer.Argument(help="Where to.")],
-    once: Annotated[bool, typer.Option("--once", help="Stop once everything that is there now is written.")] = False,
-) -> None:
-    """Write scored windows and forecasts to Parquet, or scores, alerts and forecasts to Redis, exactly once."""
-    in_force: InForce = context.obj
-    settings, named = in_force.settings, in_force.settings.topics
-    broker = settings.kafka.broker()
-    prepare_topics(broker, named.names(), partitions=named.partitions, replication=named.replication)
-    with until_signalled() as stop:
-        tally = write_once(settings, kind) if once else write(settings, kind, stop=stop.is_set)
-    err.print(f"{kind}: {tally.records} records written, {tally.rejects} rejected")

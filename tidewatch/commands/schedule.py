@@ -14,7 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from scorers.errors import ConfigError, InputError, UnavailableError
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out
 from tidewatch.entries import Entry
 from tidewatch.history import History, Outcome, Run, Why
@@ -22,8 +22,8 @@ from tidewatch.locks import running
 from tidewatch.runner import Runner, Stop, clock, older
 from tidewatch.scheduler import Daemon
 from tidewatch.settings import InForce
+from tidewatch.signals import until_signalled
 from tidewatch.timetable import following
-from tidewatch.wiring import until_signalled
 
 schedule = typer.Typer(no_args_is_help=True, help="Run commands at their times: train, score, compact, report.")
 Name = Annotated[str | None, typer.Argument(help="Only this entry.")]

@@ -10,10 +10,9 @@ from rich.table import Table
 
 from serving import wire
 from tidewatch import hosting, smoke
-from tidewatch.children import override
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out
-from tidewatch.settings import InForce
+from tidewatch.settings import InForce, override
 
 KEY = "TIDEWATCH_KEY"
 

@@ -15,7 +15,7 @@ from scorers.errors import ConfigError
 from sinks.compact import Compaction, CompactSpec, compact, plan
 from sinks.parquet import ParquetSpec
 from sinks.table import SCHEMAS
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out, progress
 from tidewatch.settings import InForce
 

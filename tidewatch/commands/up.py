@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tidewatch.children import override
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out
 from tidewatch.demo import Demo, Scene
-from tidewatch.settings import InForce, mask
+from tidewatch.settings import InForce, mask, override
+from tidewatch.signals import until_signalled
 from tidewatch.stack import Stack, local_stack
-from tidewatch.wiring import until_signalled
 
 KEYS = (
     "readings", "windows", "scores", "anomalies", "alerts", "rejects",

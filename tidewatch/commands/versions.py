@@ -6,10 +6,10 @@ import typer
 from rich.table import Table
 
 from scorers.errors import ConfigError
-from tidewatch.commands.feed import AsJson
+from tidewatch.commands.flags import AsJson
 from tidewatch.commands.models import Which, install, show_run, told
 from tidewatch.console import emit, err, out, plain, utc
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
 from tidewatch.registry import Registry
 from tidewatch.settings import InForce

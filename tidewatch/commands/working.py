@@ -13,11 +13,10 @@ from stream.contracts import Topics
 from stream.core import Cores
 from stream.outbox import Delivery
 from stream.owners import Owners, WorkerSpec
-from tidewatch.children import override
 from tidewatch.console import Level, err, log_from
 from tidewatch.groups import Settings
-from tidewatch.settings import InForce
-from tidewatch.stack import prepare_topics
+from tidewatch.settings import InForce, override
+from tidewatch.topics import prepare_topics
 
 OnDelivery = Annotated[Delivery | None, typer.Option(help="The same as `--set worker.delivery=…`.")]
 OnLog = Annotated[Level | None, typer.Option(case_sensitive=False, help="The same as `tidewatch --log`.")]
@@ -28,7 +27,8 @@ class Work:
     """What a worker does with the partitions it owns."""
 
     cores: Callable[[Topics, Settings], Cores[Any]]
-    spec: Callable[[Settings], WorkerSpec]
+    group: Callable[[Settings], str]
+    """Names the consumer group."""
     follow: Callable[[stream.App, Settings], None]
     """Has it keep to the models in force."""
 
@@ -42,7 +42,8 @@ def run(
         log_from(log)
     in_force: InForce = context.obj
     settings = override(in_force, {"worker.delivery": delivery} if delivery else {}).settings
-    broker, topics, spec = settings.kafka.broker(), settings.topics.names(), work.spec(settings)
+    broker, topics, worker = settings.kafka.broker(), settings.topics.names(), settings.worker
+    spec = WorkerSpec(app=work.group(settings), delivery=worker.delivery, epoch_s=worker.epoch_s)
     prepare_topics(broker, topics, partitions=settings.topics.partitions, replication=settings.topics.replication)
     owners = Owners(broker, work.cores(topics, settings), spec)
     owners.recovered = partial(err.print, soft_wrap=True)

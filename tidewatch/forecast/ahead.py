@@ -11,9 +11,10 @@ from scorers.errors import ConfigError, InputError
 from scorers.forecast import issue, pack
 from scorers.forecast.issue import REACH_MS, messages
 from scorers.forecast.schema import HORIZON, HOUR_MS
+from scorers.whole import replacing
 from tidewatch.console import plain
 from tidewatch.forecast import store
-from tidewatch.forecast.settings import Load
+from tidewatch.forecast.settings import Load, model_file
 
 NAMED = 5
 """Unknown servers that are named."""
@@ -43,7 +44,7 @@ def forecast(load: Load, wish: Wish) -> pa.Table:
         InputError: there are no hours, or none of a server that was named.
         ConfigError: ``at`` lies beyond what is known.
     """
-    forecaster = pack.load(wish.model or store.model_file(load))
+    forecaster = pack.load(wish.model or model_file(load))
     folder = wish.folder / "hours"
     everyone, end = store.extent(folder)
     issued = end if wish.at is None else wish.at // HOUR_MS * HOUR_MS
@@ -77,12 +78,10 @@ def write(forecasts: pa.Table, path: Path) -> None:
     if path.suffix == ".parquet":
         store.write(forecasts, path)
         return
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text("".join(f"{json.dumps(one)}\n" for one in messages(forecasts)), "utf-8")
-        part.replace(path)
+        with replacing(path) as file:
+            file.writelines(f"{json.dumps(one)}\n".encode() for one in messages(forecasts))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({error}); name a file in a folder with room.") from error
 
 

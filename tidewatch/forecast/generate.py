@@ -11,13 +11,14 @@ from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, pthread_sigmask
+from signal import SIGINT
 from tempfile import TemporaryDirectory
 
 from producers.sessions import lines
 from producers.synthesis import Log, LogSpec, Truth
 from scorers.errors import InputError, UnavailableError
 from tidewatch.batch.spread import begin
+from tidewatch.signals import unheard
 
 TRUTH = "truth.json"
 """Beside the log: how many rows there are, and how many of them are spoilt, by kind and by column."""
@@ -94,7 +95,7 @@ def _days(spec: LogSpec, making: Path, workers: int) -> Iterator[Iterator[Truth]
 
         def results() -> Iterator[Truth]:
             for day in range(spec.days):
-                with _unheard(SIGINT):
+                with unheard(SIGINT):
                     for task in islice(tasks, 2 * workers - len(waiting)):
                         waiting[task[1]] = pool.submit(_day, *task)
                 yield waiting.pop(day).result()
@@ -104,16 +105,6 @@ def _days(spec: LogSpec, making: Path, workers: int) -> Iterator[Iterator[Truth]
         raise UnavailableError("A process was killed, most likely for want of memory; use fewer --workers.") from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _unheard(number: Signals) -> Iterator[None]:
-    """Processes that start meanwhile never hear of the signal, not even while they import; here it comes after."""
-    before = pthread_sigmask(SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        pthread_sigmask(SIG_SETMASK, before)
 
 
 def _day(spec: LogSpec, day: int, path: Path) -> Truth:

@@ -1,9 +1,8 @@
 """A backtest as one HTML page that needs nothing beside it: figures, and accuracy against the hours ahead."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from io import StringIO
+from itertools import cycle
 from pathlib import Path
 
 from scorers.forecast.labels import CLASSES
@@ -14,8 +13,6 @@ from tidewatch.forecast.backtest import Backtest
 HEADS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rps": "ranked probability score", "ece": "calibration error"}
 """Figures that are shown, and their titles."""
 BEST: dict[str, Callable[[Iterable[float]], float]] = {"accuracy": max, "macro_f1": max, "rps": min, "ece": min}
-LINES = 5
-"""Colours of the page for lines, ``--line0`` and on."""
 MARKS = "os^Dv"
 """Of the lines, for who cannot tell their colours apart."""
 TICKS = 12
@@ -80,52 +77,30 @@ def title(name: str) -> str:
 
 def plot(found: Backtest) -> str:
     """Accuracy and macro-F1 against hours ahead, as an SVG element in the page's colours."""
-    from matplotlib import rc_context  # noqa: PLC0415 - half a second, which only those who want a page are to pay
-    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, which only those who want a page are to pay
 
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "backtest", "font.size": 9}):
+    from tidewatch.drawing import LINES, colour, element  # noqa: PLC0415 - as above
+
+    def draw() -> Figure:
         figure = Figure(figsize=(10, 3.9), layout="constrained")
         for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "macro_f1"), strict=True):
-            for number, (name, blocks) in enumerate(found.blocks.items()):
+            for line, mark, (name, blocks) in zip(cycle(LINES), cycle(MARKS), found.blocks.items(), strict=False):
                 middle = [(begin + last) / 2 for begin, last, _ in blocks]
                 values = [getattr(told, measure) for _, _, told in blocks]
-                axes.plot(
-                    middle, values, marker=MARKS[number % LINES], ms=4, lw=1.4, color=_colour(number), label=title(name)
-                )
-            axes.set_title(HEADS[measure], loc="left", color=_INK)
-            axes.set_xlabel("hours ahead", color=_INK)
+                axes.plot(middle, values, marker=mark, ms=4, lw=1.4, color=colour(line), label=title(name))
+            axes.set_title(HEADS[measure], loc="left", color=colour("ink"))
+            axes.set_xlabel("hours ahead", color=colour("ink"))
             axes.set_ylim(0, 1.02)
             axes.set_xlim(0, int(found.lead.max()))
             axes.set_xticks(range(0, int(found.lead.max()) + 1, TICKS))
-            axes.tick_params(colors=_INK)
+            axes.tick_params(colors=colour("ink"))
             axes.patch.set_visible(False)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.spines[["left", "bottom"]].set_color(_INK)
-            axes.grid(axis="y", color=_INK, alpha=0.15)
+            axes.spines[["left", "bottom"]].set_color(colour("ink"))
+            axes.grid(axis="y", color=colour("grid"))
         lines, names = axes.get_legend_handles_labels()
-        figure.legend(lines, names, frameon=False, labelcolor=_INK, loc="outside upper left", ncols=len(names))
-        drawn = StringIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
-    return _element(drawn.getvalue(), f"Accuracy and macro-F1 of {_listed(list(found.forecasts))} by hours ahead")
+        figure.legend(lines, names, frameon=False, labelcolor=colour("ink"), loc="outside upper left", ncols=len(names))
+        return figure
 
-
-_INK = "#010203"
-"""Stands for the page's ink; no drawing would use it by itself."""
-
-
-def _colour(number: int) -> str:
-    return f"#0102{16 + number % LINES:02x}"
-
-
-def _element(drawn: str, label: str) -> str:
-    body = drawn[drawn.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL).replace(_INK, "var(--ink)")
-    for number in range(LINES):
-        body = body.replace(_colour(number), f"var(--line{number})")
-    head, rest = body.split(">", 1)
-    head = re.sub(r" (?:width|height)=\"[\d.]+pt\"", "", head)
-    return f'{head} role="img" aria-label="{label}">{rest}'
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(title(name) for name in names)
+    names = ", ".join(map(title, found.forecasts))
+    return element(draw, f"Accuracy and macro-F1 of {names} by hours ahead", "backtest")

@@ -14,8 +14,7 @@ from scorers.errors import InputError
 from scorers.forecast import pack
 from scorers.forecast.labels import scaled
 from scorers.forecast.plan import likely
-from tidewatch.forecast.settings import Load
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import Load, model_file
 
 CLASSES = ("low", "medium", "high")
 

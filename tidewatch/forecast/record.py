@@ -16,8 +16,7 @@ from scorers.forecast.fit import RECIPES
 from scorers.forecast.labels import CLASSES
 from scorers.forecast.metrics import EIGHT, Figures
 from scorers.forecast.schema import CALENDAR, FEATURES
-from tidewatch.forecast.settings import Load
-from tidewatch.forecast.store import model_file
+from tidewatch.forecast.settings import Load, model_file
 from tidewatch.forecast.training import Order, Trained, told
 from tidewatch.groups import Models
 from tidewatch.record import installed

@@ -70,3 +70,8 @@ class Load(BaseModel):
         description="A live session further ahead of its partition's clock, and as far from its record's Kafka "
         "timestamp, waits for the server's next one to confirm it.",
     )
+
+
+def model_file(load: Load) -> Path:
+    """The forecaster in force."""
+    return load.folder / "models" / "forecaster.twf"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from scorers.errors import InputError
 from scorers.forecast.calendar import FeatureSpec
 from scorers.forecast.schema import FEATURES, HOUR_MS, HOURS
+from scorers.whole import replacing
 from tidewatch.forecast.etl import MANIFEST, manifest
-from tidewatch.forecast.settings import Load
 
 _ETL = "run `tidewatch load etl`, or name another folder"
 
@@ -29,11 +29,6 @@ def spec(folder: Path) -> FeatureSpec:
     """
     told = manifest(folder)["spec"]
     return FeatureSpec(told["timezone"], told["start"], told["country"])
-
-
-def model_file(load: Load) -> Path:
-    """The forecaster in force."""
-    return load.folder / "models" / "forecaster.twf"
 
 
 def hours(folder: Path, *, since: int | None = None, until: int | None = None) -> pa.Table:
@@ -93,10 +88,8 @@ def write(table: pa.Table, path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        pq.write_table(table, part)
-        part.replace(path)
+        with replacing(path) as file:
+            pq.write_table(table, file)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written ({error}); name a file in a folder with room.") from error

@@ -34,7 +34,7 @@ from scorers.forecast.naive import BASELINES, RIVALS, History, baseline
 from scorers.forecast.schema import HORIZON, HOUR_MS
 from tidewatch.console import utc
 from tidewatch.forecast import store
-from tidewatch.forecast.settings import Load
+from tidewatch.forecast.settings import Load, model_file
 
 DAY_MS = 24 * HOUR_MS
 MONTH_END = 28
@@ -292,7 +292,7 @@ def _baselines(rows: pa.Table, training: pa.Table, test: pa.Table, thresholds: T
 
 def _champion(load: Load, spec: FeatureSpec) -> Forecaster | None:
     """The forecaster in force, if there is one that can be compared."""
-    path = store.model_file(load)
+    path = model_file(load)
     if not path.exists():
         return None
     champion = pack.load(path)

@@ -1,0 +1,77 @@
+"""Ctrl-C at any moment ends a batch with 130 and without a traceback; the same command goes on from there."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.batches import readings, write
+
+PROJECT = Path(__file__).parents[2]
+MOMENTS = random.Random(3)
+BEGIN = "from tidewatch.signals import at_once; at_once(); print('begun', flush=True); "
+RUN = "from tidewatch.__main__ import main; main()"
+
+
+def words(folder: Path) -> list[str]:
+    write(folder / "in", readings(), files=6)
+    flags = [f"--set=jobs.folder={folder / 'jobs'}", "score", f"--in={folder / 'in'}", f"--out={folder / 'out'}"]
+    return [*flags, "--fleet=none", "--job-id=j", "--workers=2"]
+
+
+def started(*command: str) -> subprocess.Popen[str]:
+    """A process that leads a group, as a shell starts it."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=PROJECT, text=True, stdout=pipe, stderr=pipe, start_new_session=True
+    )
+
+
+def interrupted(process: subprocess.Popen[str]) -> list[str]:
+    """What is told once a terminal has sent its Ctrl-C, which goes to every process of the group."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+
+    assert process.returncode == 130, told
+    return told.splitlines()
+
+
+def children(process: subprocess.Popen[str]) -> int:
+    return len(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
+
+@pytest.mark.parametrize("moment", [MOMENTS.uniform(0, 1.5) for _ in range(4)])
+def test_while_the_command_is_still_imported(tmp_path: Path, moment: float) -> None:
+    with started("-c", BEGIN + RUN, *words(tmp_path)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(moment)
+        told = interrupted(process)
+
+    assert len(told) <= 2  # its name and how to go on, if it had come so far
+    assert not [line for line in told if "Traceback" in line]
+
+
+@pytest.mark.parametrize("moment", [0.0, *(MOMENTS.uniform(0, 1.0) for _ in range(4))])
+def test_while_processes_are_still_importing(tmp_path: Path, moment: float) -> None:
+    command = ["-m", "tidewatch", *words(tmp_path)]
+    with started(*command) as process:
+        while children(process) < 2:  # the first keeps track of what they share
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(moment)
+        told = interrupted(process)
+
+    assert told[0] == "job j"
+    assert " ".join(told[1:]).startswith("Stopped while reading files; the same command with --job-id j goes on")
+
+    with started(*command) as again:
+        _, told_again = again.communicate(timeout=120)
+
+    assert again.returncode == 0, told_again
+    assert list((tmp_path / "out").rglob("*.parquet"))
