@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.errors import ConfigError
-from scorers.follow import HIGHEST, MARGIN, STEADY, TOLERATED, FollowSpec, Trails
+from scorers.follow import HIGHEST, MARGIN, RAISED, STEADY, TOLERATED, FollowSpec, Trails
 from scorers.statistics import Floats, Ints
 
 SPEC = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=1, patience=0)
@@ -110,7 +110,7 @@ def test_a_device_that_has_settled_is_odd_a_margin_beyond_that() -> None:
     trails = Trails(PATIENT)
     follow(trails, healthy(100, 0.3))
     follow(trails, steady(60, 0.8))
-    farther = restless(20, 1.3)
+    farther = restless(20, 2.0)
 
     assert (np.sqrt(farther / REACH) > follow(trails, farther)).all()
 
@@ -124,18 +124,26 @@ def test_a_device_that_settles_nearer_is_judged_from_there() -> None:
     assert follow(trails, steady(1, 0.8))[0] == pytest.approx((1 + MARGIN) * 0.8, rel=0.1)
 
 
-def test_a_device_that_stays_odd_and_unsteady_is_odd_for_long() -> None:
-    trails, broken = Trails(PATIENT), restless(8000)
-    follow(trails, healthy(100, 0.3))
+def test_a_device_that_is_far_out_and_unsteady_is_odd_for_ever() -> None:
+    trails, broken = Trails(PATIENT), restless(3000)
+    usual = follow(trails, healthy(100, 0.3))[-1]
     limits = follow(trails, broken)
-    odd = np.sqrt(broken / REACH) > limits
 
-    assert odd[:200].all()
+    assert (np.sqrt(broken / REACH) > limits).all()
+    assert limits.max() == pytest.approx(RAISED * usual, rel=0.01)
+
+
+def test_a_limit_rises_where_a_device_stays_odd_and_unsteady_once_patience_ends() -> None:
+    trails, restive = Trails(PATIENT), np.asarray(REACH * np.random.default_rng(2).uniform(0.4, 0.5, 3000) ** 2)
+    follow(trails, healthy(100, 0.3))
+    limits = follow(trails, restive)
+    odd = np.sqrt(restive / REACH) > limits
+
+    assert odd[:30].all()
     assert (limits[:30] == limits[0]).all()
-    assert (np.diff(limits[32:200]) > 0).all()
-    assert limits.max() < HIGHEST * limits[0]
+    assert (np.diff(limits[32:36]) > 0).all()
     # in the long run odd is what is tolerated, and nothing of it was learned
-    assert odd[4000:].mean() < 3 * TOLERATED
+    assert odd[1000:].mean() < 3 * TOLERATED
     assert trails.mean[0] == pytest.approx(0.3, abs=0.01)
 
 
