@@ -13,12 +13,12 @@ Windows that overlap share readings, so a few odd readings make many odd windows
 is compared is therefore the geometric mean of a window's distance and of the trailing mean of distances, over as many
 windows as a reading belongs to: what lasts counts for more than what flashes up, and both have to be odd.
 
-A device that stays odd but steady, past the *patience* of whoever saw its alert, has changed for good as far as a limit
-can tell: it has *settled*, and what lies a margin beyond that place is odd from then on. One that stays odd and unsteady
-is rather faulty still, or its limit was a little too low: its odd windows beyond the share that is tolerated add up, and
-past the patience the limit rises with each of them, but not far, and falls back as they grow fewer: adaptive conformal
-inference (Gibbs & Candès 2021), but for what is overlooked at first. Whoever has been as healthy as ever for so many
-windows as are remembered was mended, and is judged as before.
+A device that stays odd but steady, past the *patience* of whoever saw its alert, has changed for good as far as a
+limit can tell: it has *settled*, and what lies a margin beyond that place is odd from then on. One that stays odd and
+unsteady is rather faulty still, or its limit was a little too low: its odd windows beyond the share that is tolerated
+add up, and past the patience the limit rises with each of them, but not far, and falls back as they grow fewer:
+adaptive conformal inference (Gibbs & Candès 2021), but for what is overlooked at first. Whoever has been as healthy
+as ever for so many windows as are remembered was mended, and is judged as before.
 """
 
 from dataclasses import dataclass, field
