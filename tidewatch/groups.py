@@ -157,7 +157,8 @@ class Following(_Group):
     patience: int = Field(
         default=300,
         ge=0,
-        description="Odd windows, beyond 2 % of all, that a device may have before its limit rises; 0: it never does.",
+        description="Odd windows at one distance after which a device has settled there, and of all beyond 2 % before "
+        "its limit rises; 0: neither ever happens.",
     )
 
 

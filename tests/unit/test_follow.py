@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.errors import ConfigError
-from scorers.follow import HIGHEST, TOLERATED, FollowSpec, Trails
+from scorers.follow import HIGHEST, MARGIN, RAISED, STEADY, TOLERATED, FollowSpec, Trails
 from scorers.statistics import Floats, Ints
 
 SPEC = FollowSpec(deviations=4, memory=50, warmup=20, least=0.2, calm=1, patience=0)
@@ -85,29 +85,109 @@ def test_a_limit_never_exceeds_the_trained_one_nor_falls_below_its_share() -> No
     assert still[-1] == pytest.approx(SPEC.least)
 
 
-def test_a_device_that_stays_odd_is_taken_as_changed_once_patience_ends() -> None:
-    trails, shifted = Trails(PATIENT), healthy(400, 0.8)
-    follow(trails, healthy(100, 0.3))
-    limits = follow(trails, shifted)
-    odd = np.sqrt(shifted / REACH) > limits
+def restless(windows: int, level: float = 0.8) -> Floats:
+    """Distances whose roots lie about ``level`` of the trained limit's and vary by half of it, as faults do."""
+    return np.asarray(REACH * np.random.default_rng(2).uniform(0.75 * level, 1.25 * level, windows) ** 2)
 
-    assert odd[:40].all()
+
+def steady(windows: int, level: float) -> Floats:
+    """Distances whose roots keep within a share of ``level``."""
+    return np.asarray(REACH * (level * np.random.default_rng(3).uniform(1 - STEADY / 2, 1 + STEADY / 2, windows)) ** 2)
+
+
+def test_a_device_that_stays_odd_but_steady_has_settled_once_patience_ends() -> None:
+    trails, shifted = Trails(PATIENT), steady(400, 0.8)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+    limits = follow(trails, shifted)
+
+    assert limits[:30] == pytest.approx(usual, rel=0.01)
+    assert limits[30:] == pytest.approx((1 + MARGIN) * 0.8, rel=STEADY)
+    # nothing of it was learned
+    assert trails.mean[0] == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_device_that_has_settled_is_odd_a_margin_beyond_that() -> None:
+    trails = Trails(PATIENT)
+    follow(trails, healthy(100, 0.3))
+    follow(trails, steady(60, 0.8))
+    farther = restless(20, 2.0)
+
+    assert (np.sqrt(farther / REACH) > follow(trails, farther)).all()
+
+
+def test_a_device_that_settles_nearer_is_judged_from_there() -> None:
+    trails = Trails(PATIENT)
+    follow(trails, healthy(100, 0.3))
+    follow(trails, steady(60, 1.2))
+    follow(trails, steady(60, 0.8))
+
+    assert follow(trails, steady(1, 0.8))[0] == pytest.approx((1 + MARGIN) * 0.8, rel=0.1)
+
+
+def test_a_device_that_is_far_out_and_unsteady_is_odd_for_ever() -> None:
+    trails, broken = Trails(PATIENT), restless(3000)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+    limits = follow(trails, broken)
+
+    assert (np.sqrt(broken / REACH) > limits).all()
+    assert limits.max() == pytest.approx(RAISED * usual, rel=0.01)
+
+
+def test_a_limit_rises_where_a_device_stays_odd_and_unsteady_once_patience_ends() -> None:
+    trails, restive = Trails(PATIENT), np.asarray(REACH * np.random.default_rng(2).uniform(0.4, 0.5, 3000) ** 2)
+    follow(trails, healthy(100, 0.3))
+    limits = follow(trails, restive)
+    odd = np.sqrt(restive / REACH) > limits
+
+    assert odd[:30].all()
     assert (limits[:30] == limits[0]).all()
-    assert (np.diff(limits[32:60]) > 0).all()
-    assert 0.8 < limits[200:].min() < limits[200:].max() < 1.0
+    assert (np.diff(limits[32:36]) > 0).all()
     # in the long run odd is what is tolerated, and nothing of it was learned
-    assert odd[200:].mean() < 3 * TOLERATED
+    assert odd[1000:].mean() < 3 * TOLERATED
     assert trails.mean[0] == pytest.approx(0.3, abs=0.01)
 
 
 def test_a_limit_that_rose_falls_back() -> None:
     trails = Trails(PATIENT)
     usual = follow(trails, healthy(100, 0.3))[-1]
-    follow(trails, healthy(60, 0.6))
+    follow(trails, restless(230))
     raised = follow(trails, healthy(1, 0.3))[0]
 
     assert raised > 1.2 * usual
-    assert follow(trails, healthy(3000, 0.3))[-1] == pytest.approx(usual, rel=0.1)
+    assert follow(trails, healthy(10_000, 0.3))[-1] == pytest.approx(usual, rel=0.1)
+
+
+def test_a_device_that_was_mended_has_settled_nowhere() -> None:
+    trails = Trails(PATIENT)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+    follow(trails, steady(60, 0.8))
+    limits = follow(trails, healthy(PATIENT.memory + 1, 0.3))
+
+    assert limits[:-1] == pytest.approx((1 + MARGIN) * 0.8, rel=STEADY)
+    assert limits[-1] == pytest.approx(usual, rel=0.1)
+
+
+def test_whoever_was_well_has_settled_nowhere() -> None:
+    trails = Trails(PATIENT)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+    follow(trails, steady(60, 0.8))
+    trails.forgive(0)
+
+    assert follow(trails, steady(20, 0.8)) == pytest.approx(usual, rel=0.01)
+
+
+def test_without_patience_no_device_settles() -> None:
+    trails = Trails(SPEC)
+    usual = follow(trails, healthy(100, 0.3))[-1]
+
+    assert follow(trails, steady(1000, 0.8)) == pytest.approx(usual, rel=0.01)
+
+
+def test_what_is_odd_lies_a_margin_beyond_what_hardly_varies() -> None:
+    trails = Trails(SPEC)
+    limits = follow(trails, REACH * np.random.default_rng(1).uniform(0.299, 0.301, 100) ** 2)
+
+    assert limits[-1] == pytest.approx((1 + MARGIN) * 0.3, rel=0.001)
 
 
 def test_a_device_that_was_mended_is_soon_judged_as_before() -> None:
@@ -242,4 +322,4 @@ def test_a_trail_that_an_earlier_version_wrote_is_recalled() -> None:
     trails.grow(1)
     trails.recall(0, (REACH, 40, 0.3, 0.01, 3, 0.0))
 
-    assert trails.remember(np.array([0])) == [(REACH, 40, 0.3, 0.01, 3, 0.0, 0.0, 0.0)]
+    assert trails.remember(np.array([0])) == [(REACH, 40, 0.3, 0.01, 3, 0.0, 0.0, 0.0, 0.0, 0, 0.0)]
