@@ -74,6 +74,20 @@ def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(model.kernel.distance(whitened), found, rtol=1e-9)
 
 
+def test_detectors_combined_are_the_geometric_mean_of_both() -> None:
+    windows = 800
+    train, fresh = Device(3).windows(windows), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
+    of = {
+        detector: fit_device(train, np.arange(windows), TrainSpec(detector=detector))
+        for detector in (Detector.ONE_CLASS_SVM, Detector.NEAREST, Detector.COMBINED)
+    }
+    found, whitened = distances(of[Detector.COMBINED], fresh)
+    svm, near = (distances(of[detector], fresh)[0] for detector in (Detector.ONE_CLASS_SVM, Detector.NEAREST))
+
+    np.testing.assert_allclose(found, np.sqrt(svm * near), rtol=1e-9)
+    np.testing.assert_allclose(of[Detector.COMBINED].kernel.distance(whitened), found, rtol=1e-9)
+
+
 def test_an_isolation_forest_is_that_of_scikit_learn_and_the_distance_from_what_it_knows() -> None:
     train, fresh = Device(3).windows(400), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
     model = fit_device(train, np.arange(400), TrainSpec(detector=Detector.FOREST))
