@@ -16,6 +16,8 @@ PLAIN = 10.0
 feature does not drown all others."""
 DEEPEST = 20.0
 """Largest ``gamma * reach``; beyond it the threshold drowns in the kernel's rounding."""
+FEW = 15
+"""So many features, or fewer: neighbours are found by a tree, which beyond has to look at most of the windows anyway."""
 STEEPNESS = 3
 """Exponent of :func:`score`."""
 
@@ -83,6 +85,11 @@ class Kernel:
         if self.support:
             svm, near = self.apart()
             return np.asarray(np.sqrt(svm.distance(whitened) * near.distance(whitened)))
+        if self.nearest and whitened.shape[1] <= FEW:
+            from sklearn.neighbors import KDTree  # noqa: PLC0415 - a second and 95 MB, which only those who train are to pay
+
+            away, _ = KDTree(self.vectors).query(whitened, self.nearest)
+            return np.asarray((away**2).mean(axis=1))
         squared = (whitened**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * whitened @ self.vectors.T
         if self.nearest:
             closest = np.partition(squared, self.nearest - 1, axis=1)[:, : self.nearest]

@@ -62,9 +62,10 @@ def distances(model: DeviceModel, windows: Statistics) -> tuple[Floats, Floats]:
     return fleet.measure(np.zeros(len(windows), np.int64), windows).distance, whitened
 
 
-def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
-    windows = 800
-    train, fresh = Device(3).windows(windows), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
+@pytest.mark.parametrize("metrics", [2, 6])
+def test_nearest_neighbours_are_those_of_scikit_learn(metrics: int) -> None:
+    windows, device = 800, Device(3, metrics)
+    train, fresh = device.windows(windows), concat([device.windows(50), device.faulty("drift", 20)])
     model = fit_device(train, np.arange(windows), TrainSpec(detector=Detector.NEAREST))
     found, whitened = distances(model, fresh)
     crowd = model.space.whiten(transform(features(train.align(model.metrics)), model.space.softening))
