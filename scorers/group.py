@@ -32,8 +32,8 @@ class Group:
     one row ``2 gamma projection.T @ v`` for each support vector ``v``. One product of these rows with a
     standardised window gives its whitened coordinates ``y`` and all that the kernel needs to know of it, for
     ``log(coef exp(-gamma |y - v|²)) = (log(coef) - gamma |v|²) + 2 gamma y.v - gamma |y|²``. An isolation forest's two
-    rows are the least and the largest coordinates themselves. Where two detectors are combined, the first ``support[i]``
-    rows behind the projection are the one-class SVM's, the others the neighbours'.
+    rows are the least and the largest coordinates themselves. Where two detectors are combined, the first
+    ``support[i]`` rows behind the projection are the one-class SVM's, the others the neighbours'.
     """
 
     metrics: tuple[str, ...]

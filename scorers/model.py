@@ -17,7 +17,7 @@ feature does not drown all others."""
 DEEPEST = 20.0
 """Largest ``gamma * reach``; beyond it the threshold drowns in the kernel's rounding."""
 FEW = 15
-"""So many features, or fewer: neighbours are found by a tree, which beyond has to look at most of the windows anyway."""
+"""So many features, or fewer: neighbours are found by a tree, which beyond looks at most of the windows anyway."""
 STEEPNESS = 3
 """Exponent of :func:`score`."""
 
@@ -44,9 +44,9 @@ class Space:
 class Kernel:
     """``s`` healthy windows to compare with: ``f(y) = sum_i coefs_i exp(-gamma |y - vectors_i|²) - offset``.
 
-    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all; where two
-    detectors are combined, the first two of these one after the other; of an isolation forest the least and the largest
-    coordinates.
+    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all; where
+    two detectors are combined, the first two of these one after the other; of an isolation forest the least and the
+    largest coordinates.
     """
 
     vectors: Floats
@@ -60,8 +60,8 @@ class Kernel:
     forest: Forest | None = None
     """Says how far a window is, in place of them all."""
     support: int = 0
-    """So many of the vectors, the first, are a one-class SVM's and ``nearest`` are of the others, where both of them say
-    how far a window is; 0 where there is one detector."""
+    """So many of the vectors, the first, are a one-class SVM's and ``nearest`` are of the others, where both of them
+    say how far a window is; 0 where there is one detector."""
 
     @property
     def weight(self) -> float:
