@@ -83,8 +83,8 @@ class Kernel:
             paths = -np.log2(-self.forest.predict(whitened)[:, 0])
             return np.asarray((largest > least).sum() / paths**2 + (beyond**2).sum(axis=1))
         if self.support:
-            svm, near = self.apart()
-            return np.asarray(np.sqrt(svm.distance(whitened) * near.distance(whitened)))
+            svm, neighbours = self.apart()
+            return np.asarray(np.sqrt(svm.distance(whitened) * neighbours.distance(whitened)))
         if self.nearest and whitened.shape[1] <= FEW:
             from sklearn.neighbors import KDTree  # noqa: PLC0415 - a second and 95 MB, which only those who train are to pay
 

@@ -31,7 +31,7 @@ class Benchmark(StrEnum):
     MSCLOUD = "mscloud"
 
 
-_SERIES = {
+_SERIES: Mapping[str, float | str] = {
     "window.grace_s": 0,
     "training.detector": "combined",
     "training.gamma": 5.0,

@@ -204,7 +204,8 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], fleet: Flee
 @pytest.mark.parametrize("changes", [{"support": -1}, {"support": 10_000}, {"nearest": 0}], ids=str)
 def test_detectors_combined_with_none_are_refused(changes: dict[str, int], fleet: Fleet, tmp_path: Path) -> None:
     alone = fleet.only(["pump-3"]).groups[0]
-    broken = replace(alone, **{name: np.array([value]) for name, value in changes.items()})
+    arrays: dict[str, Any] = {name: np.array([value]) for name, value in changes.items()}
+    broken = replace(alone, **arrays)
     pack.save(Fleet(fleet.version, (broken,)), tmp_path / "broken.fleet", CREATED)
 
     with pytest.raises(FleetFileError, match="a model combines a detector with none"):
