@@ -47,6 +47,8 @@ class Detector(StrEnum):
     """That in those directions alone in which features do not move together: the minor components (Hawkins 1974)."""
     FOREST = "isolation_forest"
     """How few random cuts part it from them (Liu, Ting & Zhou 2008)."""
+    COMBINED = "combined"
+    """The geometric mean of what the one-class SVM and the nearest neighbours say (Aggarwal & Sathe 2015)."""
 
 
 class Sampling(StrEnum):
@@ -256,6 +258,10 @@ def fit_kernel(whitened: Floats, spec: TrainSpec) -> Kernel:
         return Kernel(whitened, np.ones(rows), 0.0, gamma, min(NEIGHBOURS, rows))
     if spec.detector is Detector.FOREST:
         return isolate(whitened, gamma, SEED)
+    if spec.detector is Detector.COMBINED:
+        svm = _support(whitened, spec)
+        vectors, coefs = np.concatenate([svm.vectors, whitened]), np.concatenate([svm.coefs, np.ones(rows)])
+        return Kernel(vectors, coefs, svm.offset, gamma, min(NEIGHBOURS, rows), support=len(svm.coefs))
     return Kernel(np.zeros((1, columns)), np.ones(1), 0.0, gamma)
 
 
@@ -290,10 +296,11 @@ def refuse_degenerate(kernel: Kernel, whitened: Floats, spec: TrainSpec) -> None
     Raises:
         ModelError: more are; the solver stopped too early.
     """
-    if spec.detector is not Detector.ONE_CLASS_SVM:
+    if spec.detector not in {Detector.ONE_CLASS_SVM, Detector.COMBINED}:
         return
-    rounding = TOLERANCE * kernel.coefs.sum()
-    outside = float((kernel.decision(whitened) < -rounding).mean())
+    svm = kernel.apart()[0] if kernel.support else kernel
+    rounding = TOLERANCE * svm.weight
+    outside = float((svm.decision(whitened) < -rounding).mean())
     if outside > spec.nu + 2 / len(whitened):
         raise ModelError(f"The model flags {outside:.0%} of its own training windows; raise nu or add windows.")
 

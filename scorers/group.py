@@ -32,7 +32,8 @@ class Group:
     one row ``2 gamma projection.T @ v`` for each support vector ``v``. One product of these rows with a
     standardised window gives its whitened coordinates ``y`` and all that the kernel needs to know of it, for
     ``log(coef exp(-gamma |y - v|²)) = (log(coef) - gamma |v|²) + 2 gamma y.v - gamma |y|²``. An isolation forest's two
-    rows are the least and the largest coordinates themselves.
+    rows are the least and the largest coordinates themselves. Where two detectors are combined, the first
+    ``support[i]`` rows behind the projection are the one-class SVM's, the others the neighbours'.
     """
 
     metrics: tuple[str, ...]
@@ -54,6 +55,7 @@ class Group:
     """Shape (d,), as all that follow: logarithm of the sum of the coefficients."""
     gamma: Floats
     nearest: Ints
+    support: Ints
     offset: Floats
     reach: Floats
     unit: Floats
@@ -77,9 +79,10 @@ class Group:
             "softening": np.stack([part.space.softening for part in parts]),
             "center": np.stack([part.space.center for part in parts]),
             "scale": np.stack([part.space.scale for part in parts]),
-            "total": np.array([np.log(part.kernel.coefs.sum()) for part in parts]),
+            "total": np.array([np.log(part.kernel.weight) for part in parts]),
             "gamma": np.array([part.kernel.gamma for part in parts]),
             "nearest": np.array([part.kernel.nearest for part in parts], np.int64),
+            "support": np.array([part.kernel.support for part in parts], np.int64),
             "offset": np.array([part.kernel.offset for part in parts]),
             "reach": np.array([part.reach for part in parts]),
             "unit": np.array([part.unit for part in parts]),
@@ -152,7 +155,8 @@ class Group:
         """
         result = Distances(np.empty(len(z)), np.empty(len(z)), np.empty_like(z))
         trees = (self.grown, self.forest.roots, *self.forest.nodes, self.forest.value.ravel())
-        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, self.nearest, trees, *result)
+        kinds = (self.nearest, self.support)
+        _measure(model, z, self.indptr, self.stack, self.bias, self.total, self.gamma, kinds, trees, *result)
         return result
 
     def reconstruct(self, model: Rows, z: Floats) -> Floats:
@@ -207,7 +211,7 @@ def _edges(sizes: Ints) -> Ints:
 @compiled
 def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
     model: Rows, z: Floats, indptr: Ints, stack: Floats, bias: Floats, total: Floats, gamma: Floats,
-    nearest: Ints, trees: _Trees, kernel: Floats, whitened: Floats, parts: Floats,
+    kinds: tuple[Ints, Ints], trees: _Trees, kernel: Floats, whitened: Floats, parts: Floats,
 ) -> None:  # fmt: skip
     """Fill in what :class:`Distances` holds."""
     width = z.shape[1]
@@ -228,11 +232,15 @@ def _measure(  # noqa: PLR0913, PLR0917 - a loop over columns takes columns
             continue
         for row in range(width, last - first):
             terms[row] += bias[first + row]
-        if nearest[model[i]]:
-            near = _mean_of_largest(terms[width:], nearest[model[i]])
+        nearest, support = kinds[0][model[i]], kinds[1][model[i]]
+        if nearest:
+            near = _mean_of_largest(terms[width + support :], nearest)
         else:
             near = _logsumexp(terms[width:]) - total[model[i]]
         kernel[i], whitened[i] = max(norm - near / gamma[model[i]], 0.0), np.sqrt(norm)
+        if support:
+            near = _logsumexp(terms[width : width + support]) - total[model[i]]
+            kernel[i] = np.sqrt(kernel[i] * max(norm - near / gamma[model[i]], 0.0))
 
 
 @compiled

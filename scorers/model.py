@@ -1,6 +1,6 @@
 """What training hands over for one device: how to standardise, whiten, compare and judge a window."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ PLAIN = 10.0
 feature does not drown all others."""
 DEEPEST = 20.0
 """Largest ``gamma * reach``; beyond it the threshold drowns in the kernel's rounding."""
+FEW = 15
+"""So many features, or fewer: neighbours are found by a tree, which beyond looks at most of the windows anyway."""
 STEEPNESS = 3
 """Exponent of :func:`score`."""
 
@@ -42,8 +44,9 @@ class Space:
 class Kernel:
     """``s`` healthy windows to compare with: ``f(y) = sum_i coefs_i exp(-gamma |y - vectors_i|²) - offset``.
 
-    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all; of an
-    isolation forest the least and the largest coordinates.
+    A one-class SVM's support vectors, the windows of nearest neighbours, or the one in the middle of them all; where
+    two detectors are combined, the first two of these one after the other; of an isolation forest the least and the
+    largest coordinates.
     """
 
     vectors: Floats
@@ -56,6 +59,21 @@ class Kernel:
     """So many of the vectors, the nearest, say how far a window is; 0 lets all of them."""
     forest: Forest | None = None
     """Says how far a window is, in place of them all."""
+    support: int = 0
+    """So many of the vectors, the first, are a one-class SVM's and ``nearest`` are of the others, where both of them
+    say how far a window is; 0 where there is one detector."""
+
+    @property
+    def weight(self) -> float:
+        """The sum of the coefficients, where two detectors are combined those of the one-class SVM."""
+        return float(self.coefs[: self.support or None].sum())
+
+    def apart(self) -> "tuple[Kernel, Kernel]":
+        """The one-class SVM and the nearest neighbours that are combined."""
+        return (
+            replace(self, vectors=self.vectors[: self.support], coefs=self.coefs[: self.support], nearest=0, support=0),
+            replace(self, vectors=self.vectors[self.support :], coefs=self.coefs[self.support :], support=0),
+        )
 
     def distance(self, whitened: Floats) -> Floats:
         """Kernel distance of rows (n, p), shape (n,); see :class:`DeviceModel`."""
@@ -64,16 +82,24 @@ class Kernel:
             beyond = whitened - np.clip(whitened, least, largest)
             paths = -np.log2(-self.forest.predict(whitened)[:, 0])
             return np.asarray((largest > least).sum() / paths**2 + (beyond**2).sum(axis=1))
+        if self.support:
+            svm, neighbours = self.apart()
+            return np.asarray(np.sqrt(svm.distance(whitened) * neighbours.distance(whitened)))
+        if self.nearest and whitened.shape[1] <= FEW:
+            from sklearn.neighbors import KDTree  # noqa: PLC0415 - a second and 95 MB, which only those who train are to pay
+
+            away, _ = KDTree(self.vectors).query(whitened, self.nearest)
+            return np.asarray((away**2).mean(axis=1))
         squared = (whitened**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * whitened @ self.vectors.T
         if self.nearest:
             closest = np.partition(squared, self.nearest - 1, axis=1)[:, : self.nearest]
             return np.asarray(np.maximum(closest.mean(axis=1), 0.0))
         near = logsumexp(np.log(self.coefs) - self.gamma * squared)
-        return np.asarray(np.maximum((np.log(self.coefs.sum()) - near) / self.gamma, 0.0))
+        return np.asarray(np.maximum((np.log(self.weight) - near) / self.gamma, 0.0))
 
     def decision(self, whitened: Floats) -> Floats:
         """Decision values of rows (n, p), shape (n,), as scikit-learn's ``decision_function``."""
-        return np.asarray(self.coefs.sum() * np.exp(-self.gamma * self.distance(whitened)) - self.offset)
+        return np.asarray(self.weight * np.exp(-self.gamma * self.distance(whitened)) - self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +108,8 @@ class DeviceModel:
 
     The kernel distance ``D`` of a window is the squared distance that, shared by all support vectors, would
     give its decision value: ``D = -log((f + offset) / sum_i coefs_i) / gamma``. It rises as the decision
-    value falls and, unlike it, does not saturate. Of nearest neighbours it is the mean of their squared distances.
+    value falls and, unlike it, does not saturate. Of nearest neighbours it is the mean of their squared distances,
+    of the two combined the geometric mean of both, ``√(D D')``: neither's unit counts.
 
     Of an isolation forest it is ``p (c / h)² + |y - y'|²``: the number of directions ``p``, how much shorter than the
     usual ``c`` the paths ``h`` are, and the nearest place ``y'`` within the range of the healthy windows. With
@@ -112,7 +139,7 @@ class DeviceModel:
     def threshold(self) -> float:
         """The SVM's decision value at ``reach``; lower is an anomaly. Always above saturation, ``-offset``."""
         kernel = self.kernel
-        return float(kernel.coefs.sum() * np.exp(-kernel.gamma * self.reach)) - kernel.offset
+        return float(kernel.weight * np.exp(-kernel.gamma * self.reach)) - kernel.offset
 
     def checked(self) -> "DeviceModel":
         """The model itself.
@@ -126,7 +153,7 @@ class DeviceModel:
             raise ModelError("The model holds values that are not finite; train it on windows without extreme values.")
         if not self.kernel.coefs.size or self.kernel.coefs.min() <= 0 or self.space.scale.min() <= 0:
             raise ModelError("The model has no usable support vectors; raise nu or train it on more windows.")
-        if not 0 <= self.kernel.nearest <= self.kernel.coefs.size:
+        if not 0 <= self.kernel.nearest <= self.kernel.coefs.size - self.kernel.support:
             raise ModelError("The model asks for more neighbours than it has; train it on more windows.")
         if not 0 < self.kernel.gamma * self.reach < DEEPEST or self.unit <= 0:
             raise ModelError("The model's threshold lies where its kernel saturates; lower gamma.")

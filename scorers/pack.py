@@ -38,9 +38,9 @@ __all__ = [
     "save",
 ]
 
-FORMAT = 5
+FORMAT = 6
 OLDEST = 3
-"""Without models to lend, and without confidence; 4 is without isolation forests."""
+"""Without models to lend, and without confidence; 4 is without isolation forests, 5 without detectors combined."""
 MANIFEST = b"tidewatch.fleet"
 SEAL = Seal(MANIFEST, "fleet", FleetFileError, FORMAT, OLDEST)
 _CHUNK = 8 * 2**20
@@ -55,6 +55,7 @@ SHAPES = {
     "total": ("models",),
     "gamma": ("models",),
     "nearest": ("models",),
+    "support": ("models",),
     "offset": ("models",),
     "reach": ("models",),
     "unit": ("models",),
@@ -65,7 +66,7 @@ SHAPES = {
     "grown": ("models + 1",),
 }
 """Every array of a group, but for those of its forest."""
-INTEGERS = {"indptr", "nearest", "windows", "until", "grown"}
+INTEGERS = {"indptr", "nearest", "support", "windows", "until", "grown"}
 TREES = "forest."
 """Before the names of the arrays of a forest."""
 BARE = {TREES + name: values for name, values in Forest.union([]).arrays().items()}
@@ -240,6 +241,7 @@ def _group(batch: pa.RecordBatch) -> Group:
     flat = {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in SHAPES if name in names}
     flat.setdefault("confidence", np.full(len(devices), np.nan))
     flat.setdefault("grown", np.zeros(len(devices) + 1, np.int64))
+    flat.setdefault("support", np.zeros(len(devices), np.int64))
     lent = "lent" in names and batch.column("lent")[0].as_py()
     sizes = {"metrics": len(metrics), "features": len(KINDS) * len(metrics), "models": len(devices)}
     sizes |= {"models + 1": len(devices) + 1, "rows": len(flat["bias"])}
@@ -251,6 +253,10 @@ def _group(batch: pa.RecordBatch) -> Group:
         raise ValueError("its models do not fit its rows")
     if group.nearest.min() < 0:
         raise ValueError("a model asks for fewer neighbours than none")
+    both = group.support != 0
+    vectors = lengths - sizes["features"]
+    if (both & ((group.support < 0) | (group.support >= vectors) | (group.nearest == 0))).any():
+        raise ValueError("a model combines a detector with none")
     trees = np.diff(group.grown)
     ours = group.grown[0] == 0 and trees.min() >= 0 and group.grown[-1] == len(group.forest.output)
     if not ours or (lengths[trees > 0] != sizes["features"] + 2).any():

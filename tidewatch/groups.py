@@ -277,7 +277,7 @@ class Training(_Group):
     )
     choose: bool = Field(
         default=False,
-        description="Try eleven ways to train each device and take the one that finds most faults: 60 times the work.",
+        description="Try twelve ways to train each device and take the one that finds most faults: 60 times the work.",
     )
     holdout: float = Field(
         default=0.2,

@@ -31,8 +31,14 @@ class Benchmark(StrEnum):
     MSCLOUD = "mscloud"
 
 
-_SERIES = {"window.grace_s": 0, "training.gamma": 5.0, "training.max_windows": 20_000, "training.outliers": 0.0}
-SETTINGS: Mapping[Benchmark, Mapping[str, float]] = {
+_SERIES: Mapping[str, float | str] = {
+    "window.grace_s": 0,
+    "training.detector": "combined",
+    "training.gamma": 5.0,
+    "training.max_windows": 20_000,
+    "training.outliers": 0.0,
+}
+SETTINGS: Mapping[Benchmark, Mapping[str, float | str]] = {
     Benchmark.SKAB: {"window.size_s": 10, "window.hop_s": 1, "window.grace_s": 0, "window.idle_s": 60},
     Benchmark.SMD: {"window.size_s": 600, "window.hop_s": 60, "window.grace_s": 0, "window.idle_s": 3600},
     Benchmark.NAB: _SERIES,

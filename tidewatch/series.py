@@ -31,7 +31,7 @@ EVERY = 500
 """After so many windows a model is fitted anew."""
 MEMORY = 200
 """A row is odd by itself if it is ``FACTOR`` times as odd as each of so many before it."""
-FACTOR = 1.3
+FACTOR = 1.5
 RECIPES_ROWS = 5_000
 """What scikit-learn's recipes are fitted on at most, spread over all: half of the windows would be support vectors."""
 

@@ -62,9 +62,10 @@ def distances(model: DeviceModel, windows: Statistics) -> tuple[Floats, Floats]:
     return fleet.measure(np.zeros(len(windows), np.int64), windows).distance, whitened
 
 
-def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
-    windows = 800
-    train, fresh = Device(3).windows(windows), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
+@pytest.mark.parametrize("metrics", [2, 6])
+def test_nearest_neighbours_are_those_of_scikit_learn(metrics: int) -> None:
+    windows, device = 800, Device(3, metrics)
+    train, fresh = device.windows(windows), concat([device.windows(50), device.faulty("drift", 20)])
     model = fit_device(train, np.arange(windows), TrainSpec(detector=Detector.NEAREST))
     found, whitened = distances(model, fresh)
     crowd = model.space.whiten(transform(features(train.align(model.metrics)), model.space.softening))
@@ -72,6 +73,20 @@ def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
 
     np.testing.assert_allclose(found, (away**2).mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(model.kernel.distance(whitened), found, rtol=1e-9)
+
+
+def test_detectors_combined_are_the_geometric_mean_of_both() -> None:
+    windows = 800
+    train, fresh = Device(3).windows(windows), concat([Device(3).windows(50), Device(3).faulty("drift", 20)])
+    of = {
+        detector: fit_device(train, np.arange(windows), TrainSpec(detector=detector))
+        for detector in (Detector.ONE_CLASS_SVM, Detector.NEAREST, Detector.COMBINED)
+    }
+    found, whitened = distances(of[Detector.COMBINED], fresh)
+    svm, near = (distances(of[detector], fresh)[0] for detector in (Detector.ONE_CLASS_SVM, Detector.NEAREST))
+
+    np.testing.assert_allclose(found, np.sqrt(svm * near), rtol=1e-9)
+    np.testing.assert_allclose(of[Detector.COMBINED].kernel.distance(whitened), found, rtol=1e-9)
 
 
 def test_an_isolation_forest_is_that_of_scikit_learn_and_the_distance_from_what_it_knows() -> None:

@@ -22,7 +22,7 @@ CREATED = 1_700_000_000_000
 
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
-    detectors = [Detector.ONE_CLASS_SVM, Detector.FOREST, Detector.FOREST, Detector.ONE_CLASS_SVM]
+    detectors = [Detector.ONE_CLASS_SVM, Detector.FOREST, Detector.FOREST, Detector.COMBINED]
     models = {
         f"pump-{seed}": fit_device(Device(seed, 2 + seed % 2).windows(60), np.arange(60), TrainSpec(detector=detector))
         for seed, detector in enumerate(detectors)
@@ -67,12 +67,27 @@ def test_a_fleet_comes_back_as_it_was(fleet: Fleet, file: Path) -> None:
             np.testing.assert_array_equal(loaded.forest.arrays()[name], values)
 
 
+def test_a_file_of_format_5_is_read_without_detectors_combined(fleet: Fleet, file: Path, tmp_path: Path) -> None:
+    with pa.ipc.open_stream(file.read_bytes()) as reader:
+        table = reader.read_all().drop_columns(["support"])
+    facts = json.loads(table.schema.metadata[pack.MANIFEST]) | {"format": 5}
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.with_metadata({pack.MANIFEST: json.dumps(facts)})) as writer:
+        writer.write_table(table)
+    (tmp_path / "old.fleet").write_bytes(resealed(sink.getvalue().to_pybytes()))
+    back, windows = pack.load(tmp_path / "old.fleet"), Device(0, 2).windows(5)
+
+    for device in ("pump-0", "pump-2"):
+        found, expected = (one.score(one.index([device] * 5), windows).score for one in (back, fleet))
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_file_of_format_3_is_read_without_confidence_types_and_trees(
     fleet: Fleet, file: Path, tmp_path: Path
 ) -> None:
     with pa.ipc.open_stream(file.read_bytes()) as reader:
         table = reader.read_all()
-    younger = ["lent", "confidence", "grown", *pack.BARE]
+    younger = ["lent", "confidence", "grown", "support", *pack.BARE]
     own = table.filter(pc.invert(table["lent"])).drop_columns(younger)
     facts = json.loads(table.schema.metadata[pack.MANIFEST]) | {"format": 3}
     for unknown in ("types", "rule"):
@@ -183,6 +198,17 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], fleet: Flee
     pack.save(Fleet(fleet.version, (broken,)), tmp_path / "broken.fleet", CREATED)
 
     with pytest.raises(FleetFileError, match="does not hold a fleet"):
+        pack.load(tmp_path / "broken.fleet")
+
+
+@pytest.mark.parametrize("changes", [{"support": -1}, {"support": 10_000}, {"nearest": 0}], ids=str)
+def test_detectors_combined_with_none_are_refused(changes: dict[str, int], fleet: Fleet, tmp_path: Path) -> None:
+    alone = fleet.only(["pump-3"]).groups[0]
+    arrays: dict[str, Any] = {name: np.array([value]) for name, value in changes.items()}
+    broken = replace(alone, **arrays)
+    pack.save(Fleet(fleet.version, (broken,)), tmp_path / "broken.fleet", CREATED)
+
+    with pytest.raises(FleetFileError, match="a model combines a detector with none"):
         pack.load(tmp_path / "broken.fleet")
 
 

@@ -114,11 +114,12 @@ def test_what_is_odd_is_found_as_it_begins(tmp_path: Path, monkeypatch: pytest.M
     result = evaluated(folder, "--keep", str(tmp_path / "kept"), "--rivals")
     odd = pd.read_parquet(tmp_path / "kept" / "oddness.parquet")
 
-    assert result["score"] > 90
-    assert (result["score"], result["null"]) == (result["score_ocsvm"], 0)
+    assert str(result["detector"]) == "combined"
+    assert result["null"] == 0
+    assert min(result["score"], result["score_ocsvm"]) > 90
     assert result["perfect"] == pytest.approx(100)
     assert (result["windows"], result["rows"], len(odd)) == (2, 1_800, 1_800)
-    assert len(dict(result["rivals"])) == 5  # type: ignore[call-overload]
+    assert len(dict(result["rivals"])) == 6  # type: ignore[call-overload]
     assert (odd.groupby("device").one_class_svm.apply(lambda own: (own[: nab.probation(900)] == 0).all())).all()
 
 
@@ -133,7 +134,8 @@ def test_it_knows_no_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     begun = whole.merge(half, on=["device", "ts"], suffixes=("", "_half"))
 
     # both begin alike: where probation ends is told by the file, not by its length
-    np.testing.assert_allclose(begun.one_class_svm, begun.one_class_svm_half)
+    for name in ("combined", "one_class_svm"):
+        np.testing.assert_allclose(begun[name], begun[f"{name}_half"])
 
 
 def test_through_kafka_there_is_none(tmp_path: Path) -> None:

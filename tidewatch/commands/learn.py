@@ -54,7 +54,7 @@ def train(
         typer.Option(help="CSV with device_id, start, end of known faults: not trained on, but to be found."),
     ] = None,
     choose: Annotated[
-        bool, typer.Option("--choose", help="Try eleven ways to train each device; `--set training.choose=true`.")
+        bool, typer.Option("--choose", help="Try twelve ways to train each device; `--set training.choose=true`.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Put the new fleet in force though it is no better than the one before.")
