@@ -289,6 +289,7 @@ class Repository:
         """Put a file in force; one reading of it serves all who wait.
 
         Raises:
+            NotFoundError: there is no such file, and the service has other models.
             OverloadedError: it cannot be read.
         """
         before = slot.hosted
@@ -296,6 +297,8 @@ class Repository:
             if slot.hosted is not None and (not again or slot.hosted is not before):
                 return
             hosted = await self._read(slot, slot.path)
+            if hosted is None and slot.absent and self.ready:
+                raise NotFoundError(f"There is no model {slot.name}: {slot.nothing}.")
             if hosted is None:
                 raise OverloadedError(f"The model {slot.name} cannot be loaded; the service's log says why.")
             slot.hosted, slot.reason = hosted, ""

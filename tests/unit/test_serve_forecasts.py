@@ -283,6 +283,20 @@ def test_a_service_of_forecasts_alone_is_ready_when_there_is_a_forecaster(tmp_pa
     assert late == (200, {"ready": True})
 
 
+def test_a_forecaster_that_was_never_trained_is_not_found(tmp_path: Path) -> None:
+    path = tmp_path / "forecaster.twf"
+    with serving(Spec(put(tmp_path / "fleet.arrow", fleet()), forecaster=path)) as running:
+        status, body = running.call("POST", SCORE, {"data": ROW})
+        loading, _ = running.call("POST", "/v2/repository/models/load/load")
+        lay(path, forecaster())
+        loaded, _ = running.call("POST", "/v2/repository/models/load/load")
+        found, _ = running.call("POST", SCORE, {"data": ROW})
+
+    assert (status, loading) == (404, 404)
+    assert body["error"] == "There is no model load: there is no forecaster yet; run `tidewatch load train`."
+    assert (loaded, found) == (200, 200)
+
+
 def test_a_fleet_that_is_torn_is_not_ready_though_there_is_a_forecaster(tmp_path: Path) -> None:
     torn = put(tmp_path / "fleet.arrow", fleet())
     torn.write_bytes(torn.read_bytes()[1:])
