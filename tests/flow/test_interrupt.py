@@ -27,6 +27,7 @@ def words(folder: Path) -> list[str]:
 def started(*command: str) -> subprocess.Popen[str]:
     """A process that leads a group, as a shell starts it."""
     pipe = subprocess.PIPE
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it, and so would a child
     return subprocess.Popen(
         [sys.executable, *command], cwd=PROJECT, text=True, stdout=pipe, stderr=pipe, start_new_session=True
     )
