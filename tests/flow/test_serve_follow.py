@@ -117,7 +117,7 @@ def test_a_service_answers_with_who_is_in_force_in_the_registry(site: Site) -> N
     site.registry.rollback()
     site.eventually(lambda: site.answers("one"))
     site.registry.promote(torn)
-    site.eventually(lambda: "the fleet in force stays" in site.log.read_text())
+    site.eventually(lambda: "fleet.arrow stays as it is" in site.log.read_text())
     stays = [site.answers("one") for _ in range(20)]
     site.registry.promote(two)
     site.eventually(lambda: site.answers("two"))

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from producers.recordings import labels, named
 from scorers.errors import ConfigError
+from scorers.follow import MARGIN
 from tests.recorded import cloud, servers
 from tidewatch import series
 from tidewatch.cli import app
