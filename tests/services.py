@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import tritonclient.grpc as over_grpc
+import tritonclient.http as over_http
 import uvicorn
 
 from scorers import pack
@@ -139,3 +141,12 @@ def serving(spec: Spec, trial: Trial = Trial(), stream: StreamSpec | None = None
 
 def _listening(port: int, service: Service) -> Any:
     return listening(service, Listener(f"127.0.0.1:{port}"), "0")
+
+
+@contextmanager
+def tritons(kind: str, running: Running) -> Iterator[tuple[Any, Any]]:
+    """Triton's client over ``http`` or ``grpc``, and the module that its tensors are of."""
+    module, port = {"http": (over_http, running.port), "grpc": (over_grpc, running.grpc)}[kind]
+    client: Any = module.InferenceServerClient(f"127.0.0.1:{port}")
+    yield client, module
+    client.close()

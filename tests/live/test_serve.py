@@ -7,24 +7,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from producers.publish import Pace
-from producers.recordings import recording
-from producers.replay import Replay
-from scorers import pack
-from scorers.fleet import Fleet
 from sinks.compare import compare
 from stream.contracts import Score, Topics
 from stream.kafka import Broker
-from stream.window import WindowSpec
-from tests.batches import models, readings, write
-from tests.live.support import PARTITIONS, Site, Worker, drained, eventually, read
+from tests.batches import readings
+from tests.live.scored import scored
+from tests.live.support import read
 from tests.services import serving
-from tidewatch.batch.run import Request, prepare, score
-from tidewatch.commands.feed import send
 from tidewatch.hosting import spec
-from tidewatch.settings import load
 from tidewatch.wiring import stream_spec
-from tidewatch.writing import Kind, write_once
 
 Told = dict[tuple[str, int], tuple[Any, ...]]
 """State, anomaly, decision, score, severity and shares of contributors, by device and end of window."""
@@ -55,27 +46,8 @@ def same(left: Told, right: Told) -> None:
 def test_live_batch_and_http_scores_of_the_same_windows_are_equal(
     kafka: Broker, topics: Topics, tmp_path: Path
 ) -> None:
-    site = Site(kafka, topics, tmp_path, WindowSpec(10_000, 10_000, 2_000, 30_000))
-    changes = {
-        "kafka.bootstrap": kafka.bootstrap,
-        "topics.prefix": site.prefix,
-        "topics.partitions": PARTITIONS,
-        "worker.app": site.app,
-        "worker.fleet": site.fleet,
-        "parquet.folder": tmp_path / "live",
-        "jobs.folder": tmp_path / "jobs",
-        "serving.folder": tmp_path / "fleets",
-        "load.folder": tmp_path / "load",
-    }
-    in_force = load(changes, environ={})
-    path = write(tmp_path / "in", readings(), files=3)
-    pack.save(Fleet.of(models(), "v1"), site.fleet, 0)
-    with Worker(site) as worker:
-        send(in_force, Replay(recording(path)), Pace())
-        eventually(lambda: drained(site, topics.readings), "every window closed", [worker])
-    write_once(in_force.settings, Kind.PARQUET)
-    request = Request(str(path), str(tmp_path / "batch"))
-    score(in_force.settings, request, prepare(in_force.settings, request).id, workers=1)
+    found = scored(kafka, topics, tmp_path, workers=1)
+    settings = found.in_force.settings
     live = [msgspec.json.decode(message.value() or b"") for message in read(kafka, [topics.scores])]
     table = readings()
     metrics = [name for name in table.schema.names if name not in {"device_id", "ts"}]
@@ -90,13 +62,13 @@ def test_live_batch_and_http_scores_of_the_same_windows_are_equal(
     windows = [
         {name: one[name] for name in ("device_id", "window_start", "window_end", "count", "metrics")} for one in live
     ]
-    with serving(spec(in_force.settings), stream=stream_spec(in_force.settings)) as running:
+    with serving(spec(settings), stream=stream_spec(settings)) as running:
         calls = [
             running.call("POST", "/score", {"model_name": "fleet", "data": data})
             for data in ({"readings": given}, {"windows": windows})
         ]
 
-    assert compare(tmp_path / "live", tmp_path / "batch", tolerance=1e-9).same
+    assert compare(found.live, found.batch, tolerance=1e-9).same
     assert len(live) > 300
     assert {msgspec.convert(one, Score).state for one in live} == {"scored"}
     assert any(one["anomaly"] for one in live)

@@ -12,8 +12,6 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
-import tritonclient.grpc as over_grpc
-import tritonclient.http as over_http
 from sklearn.ensemble import RandomForestClassifier
 from tritonclient.utils import InferenceServerException
 
@@ -26,7 +24,7 @@ from serving.forecasts import GIVEN
 from serving.repository import Repository, Spec
 from tests import loads
 from tests.loads import DAY_MS, START, targets
-from tests.services import FOREST, SPLIT, Running, fleet, forecaster, lay, put, serving
+from tests.services import FOREST, SPLIT, Running, fleet, forecaster, lay, put, serving, tritons
 
 SCORE, INFER = "/api/v1/service/load/score", "/v2/models/load/infer"
 NOON = START + DAY_MS // 2
@@ -71,13 +69,8 @@ def sure(results: list[dict[str, Any]]) -> Any:
 
 @pytest.fixture(params=["http", "grpc"])
 def client(request: pytest.FixtureRequest, running: Running) -> Iterator[tuple[Any, Any]]:
-    if request.param == "http":
-        client = over_http.InferenceServerClient(f"127.0.0.1:{running.port}")
-        yield client, over_http
-    else:
-        client = over_grpc.InferenceServerClient(f"127.0.0.1:{running.grpc}")
-        yield client, over_grpc
-    client.close()
+    with tritons(request.param, running) as found:
+        yield found
 
 
 def test_a_client_gets_what_scikit_learn_says(client: tuple[Any, Any], test_rows: pa.Table) -> None:

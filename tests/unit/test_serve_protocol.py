@@ -6,7 +6,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
@@ -17,7 +16,7 @@ from scorers.model import DeviceModel
 from scorers.statistics import Floats, Statistics
 from serving.grpc import messages
 from serving.repository import Spec
-from tests.services import SPEC, Running, fleet, model, put, serving
+from tests.services import SPEC, Running, fleet, model, put, serving, tritons
 from tests.simulator import Device
 
 
@@ -31,13 +30,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(params=["http", "grpc"])
 def client(request: pytest.FixtureRequest, running: Running) -> Iterator[tuple[Any, Any]]:
     """A client, and the module that its tensors are of."""
-    if request.param == "http":
-        client = over_http.InferenceServerClient(f"127.0.0.1:{running.port}")
-        yield client, over_http
-    else:
-        client = over_grpc.InferenceServerClient(f"127.0.0.1:{running.grpc}")
-        yield client, over_grpc
-    client.close()
+    with tritons(request.param, running) as found:
+        yield found
 
 
 def windows(seed: int, metrics: int = 4) -> tuple[Statistics, Floats]:
