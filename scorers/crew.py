@@ -4,9 +4,8 @@ A process may be killed for want of memory, crash in compiled code, or take too 
 then gives up everything. Here the pool is made anew, and the task at which it broke is done by itself, in halves.
 """
 
-import faulthandler
 import multiprocessing
-import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -111,9 +110,9 @@ def at_most(seconds: float | None) -> Iterator[None]:
     if seconds is None or multiprocessing.parent_process() is None:
         yield
         return
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, and no file
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it, even in compiled code
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -7,9 +7,11 @@ import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tidewatch.servers import HOST
+
+Result = TypeVar("Result")
 
 _CHUNK = 256 * 1024
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -30,15 +32,16 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._run(asyncio.start_server(self._accept, HOST, self.port, limit=_CHUNK))
+        self._server = self._run(asyncio.start_server(self._accept, HOST, self.port, limit=_CHUNK))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cut()
+        self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def cut(self) -> None:
         """Reset every connection; new ones are welcome."""
@@ -52,12 +55,19 @@ class Proxy:
         """Go on after ``stall``."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _cut(self) -> None:
         for writer in list(self._writers):
             _reset(writer)
+
+    async def _close(self) -> None:
+        self._server.close()
+        self._flowing.set()
+        while passing := asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._cut()
+            await asyncio.wait(passing, timeout=0.1)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
