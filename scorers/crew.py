@@ -7,13 +7,14 @@ then gives up everything. Here the pool is made anew, and the task at which it b
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -21,14 +22,52 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-@dataclass
-class Crew(Generic[Task, Result]):
-    """Processes that do ``work``, which must be picklable as tasks and results are.
+class Pool:
+    """Processes for crews, one crew after another; the calling script needs its ``__main__`` guard.
 
-    The calling script needs its ``__main__`` guard.
+    They are made when they are needed, or before that by ``start``, for it takes them two seconds to be ready, and
+    ended with the block.
     """
 
-    workers: int
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._processes: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def start(self) -> None:
+        """Make the processes; does not wait for them."""
+        for _ in range(self.workers):
+            self.submit(nothing)
+
+    def submit(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
+        """As that of an executor, but where a process has ended this is told by the future."""
+        self._processes = self._processes or _processes(self.workers)
+        try:
+            return self._processes.submit(work, *given)
+        except BrokenProcessPool as error:
+            broken: Future[Result] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def end(self) -> None:
+        """End the processes, and what waits for them; others are made when they are needed."""
+        if self._processes is not None:
+            self._processes.shutdown(cancel_futures=True)
+            self._processes = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crew(Generic[Task, Result]):
+    """Processes that do ``work``, which must be picklable as tasks and results are."""
+
+    pool: Pool
     work: Callable[[Task], Result]
     split: Callable[[Task], list[Task]]
     """The halves of a task; itself alone where it has none."""
@@ -36,48 +75,39 @@ class Crew(Generic[Task, Result]):
     """The result of a task without parts whose process ends each time."""
     attempts: int = 2
     """Times that a task without parts is tried by itself."""
-    _pool: ProcessPoolExecutor | None = field(default=None, init=False)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
+    def run(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Results in the order of tasks; only a few tasks are taken ahead."""
         waiting: deque[tuple[Task, Future[Result]]] = deque()
         try:
             for task in tasks:
-                waiting.append((task, self._submit(task)))
-                if len(waiting) > 2 * self.workers:
+                waiting.append((task, self.pool.submit(self.work, task)))
+                if len(waiting) > 2 * self.pool.workers:
                     yield from self._first(waiting)
             while waiting:
                 yield from self._first(waiting)
         finally:
-            self._dismiss()
+            for _, future in waiting:
+                future.cancel()
 
     def _first(self, waiting: deque[tuple[Task, Future[Result]]]) -> Iterator[Result]:
         task, future = waiting.popleft()
         try:
             yield future.result()
         except BrokenProcessPool:
-            self._dismiss()
+            self.pool.end()
             yield from self._alone(task)
             for place, (other, done) in enumerate(waiting):
                 if not done.done() or done.exception():
-                    waiting[place] = other, self._submit(other)
-
-    def _submit(self, task: Task) -> Future[Result]:
-        self._pool = self._pool or _pool(self.workers)
-        try:
-            return self._pool.submit(self.work, task)
-        except BrokenProcessPool as error:
-            broken: Future[Result] = Future()
-            broken.set_exception(error)
-            return broken
+                    waiting[place] = other, self.pool.submit(self.work, other)
 
     def _alone(self, task: Task) -> Iterator[Result]:
         """A task in a process that does nothing else; if that ends, its parts."""
         parts = self.split(task)
         for _ in range(self.attempts if len(parts) == 1 else 1):
-            with _pool(1) as pool:
+            with _processes(1) as alone:
                 try:
-                    result = pool.submit(self.work, task).result()
+                    result = alone.submit(self.work, task).result()
                 except BrokenProcessPool:
                     continue
             yield result
@@ -88,13 +118,12 @@ class Crew(Generic[Task, Result]):
         for part in parts:
             yield from self._alone(part)
 
-    def _dismiss(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+
+def nothing() -> None:
+    """What a process is asked for that is only to be made."""
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _processes(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), single_threaded)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -18,7 +17,7 @@ import pyarrow.dataset as ds
 from threadpoolctl import threadpool_limits
 
 from scorers import naming
-from scorers.crew import Crew, at_most
+from scorers.crew import Crew, Pool, at_most
 from scorers.errors import ConfigError, ModelError, hold
 from scorers.fit import TrainSpec
 from scorers.lend import fit_type
@@ -86,7 +85,7 @@ def train_types(  # noqa: PLR0913 - as scorers.train.train, and what came of it
     types: TypeSpec,
     *,
     period: Period | None = None,
-    workers: int = 1,
+    pool: Pool | None = None,
     progress: Progress = lambda _, __: None,
 ) -> None:
     """Train a model for every type among the devices of ``training``, and add it there with its result.
@@ -98,10 +97,10 @@ def train_types(  # noqa: PLR0913 - as scorers.train.train, and what came of it
     chosen = panels(training.results, types, plan.spec.min_windows)
     if not chosen:
         return
-    with opened(source) as (database, origin, params):
-        rows = chosen_of(origin, period or Period())
-        tables = whole(_read(database, rows, params, _listed(chosen, plan.spec)), "type")
-        for outcome in _spread(tables, plan, types.devices, workers):
+    with opened(source) as database:
+        rows = chosen_of(period or Period())
+        tables = whole(_read(database, rows, _listed(chosen, plan.spec)), "type")
+        for outcome in _spread(tables, plan, types.devices, pool):
             for result, model in outcome:
                 training.type_results.append(result)
                 if model is not None:
@@ -135,21 +134,19 @@ FROM kept JOIN picked USING (device_id, window_end) ORDER BY type, device_id
 """
 
 
-def _read(
-    database: duckdb.DuckDBPyConnection, rows: str, params: dict[str, Any], panel: pa.Table
-) -> pa.RecordBatchReader:
+def _read(database: duckdb.DuckDBPyConnection, rows: str, panel: pa.Table) -> pa.RecordBatchReader:
     """The rows of the windows chosen, evenly from the recent ones of each device, sorted by type and device."""
     database.register("panel", panel)
     query = _QUERY.format(blocks=", ".join(f'"{name}"' for name in BLOCKS), chosen=rows)
-    return database.sql(query, params=params).to_arrow_reader(TASK_ROWS)
+    return database.sql(query).to_arrow_reader(TASK_ROWS)
 
 
-def _spread(tables: Iterator[pa.Table], plan: Plan, fewest: int, workers: int) -> Iterator[list[Outcome]]:
+def _spread(tables: Iterator[pa.Table], plan: Plan, fewest: int, pool: Pool | None) -> Iterator[list[Outcome]]:
     """Outcomes of the types of every table; whatever happens stays with its type."""
     fit = partial(_fit, plan=plan, fewest=fewest)
-    if workers > 1:
+    if pool is not None:
         split, gone = partial(halves, column="type"), partial(lost, plan=plan, column="type")
-        yield from Crew(workers, fit, split, gone, plan.attempts).run(tables)
+        yield from Crew(pool, fit, split, gone, plan.attempts).run(tables)
         return
     with threadpool_limits(1, user_api="blas"):
         yield from map(fit, tables)

@@ -20,7 +20,7 @@ from scorers.apart import apart
 from scorers.check import CheckSpec, check
 from scorers.choose import Candidate, Tried, choose
 from scorers.contest import Contest
-from scorers.crew import Crew, at_most, single_threaded
+from scorers.crew import Crew, Pool, at_most, single_threaded
 from scorers.errors import ModelError
 from scorers.fit import TrainSpec, fit_device, sampled
 from scorers.fleet import Fleet
@@ -55,7 +55,7 @@ class Plan:
     attempts: int = 2
     """Times that a device is tried at which something unexpected happens."""
     timeout_s: float | None = None
-    """A device that takes longer is given up, where there are several processes."""
+    """A device that takes longer is given up, where there are processes to train in."""
     clock: Callable[[], int] = still
     """Gives epoch ns."""
 
@@ -128,13 +128,13 @@ def train(
     plan: Plan | TrainSpec,
     *,
     period: Period | None = None,
-    workers: int = 1,
+    pool: Pool | None = None,
     progress: Progress = lambda _, __: None,
 ) -> Training:
     """Train a model for every device found in ``source``; arguments and errors as of :func:`outcomes`."""
     training = Training()
     whole = plan if isinstance(plan, Plan) else Plan(plan)
-    for outcome, total in outcomes(source, whole, period=period, workers=workers):
+    for outcome, total in outcomes(source, whole, period=period, pool=pool):
         for result, model in outcome:
             training.add(result, model)
         progress(len(training.results), total)
@@ -146,7 +146,7 @@ def outcomes(
     plan: Plan,
     *,
     period: Period | None = None,
-    workers: int = 1,
+    pool: Pool | None = None,
     done: Collection[str] = (),
 ) -> Iterator[tuple[list[Outcome], int]]:
     """What becomes of the devices found in ``source``, some dozens at a time, and how many there are in all.
@@ -155,7 +155,7 @@ def outcomes(
         source: window statistics, or a folder of Parquet files.
         plan: what is done with each device.
         period: which windows; all by default.
-        workers: processes. With more than one the calling script needs its ``__main__`` guard.
+        pool: processes to train in; this one by default.
         done: devices to leave out.
 
     Raises:
@@ -165,7 +165,7 @@ def outcomes(
     if plan.champion is not None:
         pack.known(plan.champion)
     with tables(source, period or Period(), done) as (total, found):
-        for outcome in _spread(found, plan, workers):
+        for outcome in _spread(found, plan, pool):
             yield outcome, total
 
 
@@ -251,13 +251,13 @@ def within(moments: Ints, spans: Spans) -> Flags:
     return inside
 
 
-def _spread(found: Iterator[pa.Table], plan: Plan, workers: int) -> Iterator[list[Outcome]]:
+def _spread(found: Iterator[pa.Table], plan: Plan, pool: Pool | None) -> Iterator[list[Outcome]]:
     """Outcomes of every table, in order; only a few tables are in memory at a time."""
-    if workers == 1:
+    if pool is None:
         with threadpool_limits(1, user_api="blas"):
             yield from (_fit(table, plan) for table in found)
         return
-    yield from Crew(workers, partial(_fit, plan=plan), halves, partial(lost, plan=plan), plan.attempts).run(found)
+    yield from Crew(pool, partial(_fit, plan=plan), halves, partial(lost, plan=plan), plan.attempts).run(found)
 
 
 def _fit(table: pa.Table, plan: Plan) -> list[Outcome]:

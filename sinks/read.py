@@ -1,8 +1,12 @@
 """What the Parquet sink wrote, for whoever reads it: training, evaluation, comparison."""
 
 import logging
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,10 +19,15 @@ from sinks.replace import NOTICE, Area
 from sinks.table import SCHEMAS
 
 log = logging.getLogger(__name__)
+Opened = TypeVar("Opened")
 
 DATE = pa.schema([("date", pa.date32())])
 """The folder that a row is in: the UTC date of what ``table.DATED`` names."""
 FORMAT = ds.ParquetFileFormat()
+DESCRIPTORS = Path("/proc/self/fd")
+"""Where a process finds the files that it has open, under any name or none: Linux's."""
+READERS = 3
+"""Descriptors that a pinned file may take: ours, and those of whoever reads it."""
 
 
 def dataset(folder: Path, table: str) -> ds.Dataset:
@@ -84,6 +93,27 @@ class Snapshot(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has no ty
         """What ``ds.Dataset.scanner`` gives, but for its ``to_reader``."""
         return Scan(super().scanner(**options))
 
+    @contextmanager
+    def pinned(self) -> Iterator[dict[str, str] | None]:
+        """For each file a path at which others can read it for the length of the block, whatever happens to its name.
+
+        None where they cannot: some files lack a column, or there are more than may be open, or no ``DESCRIPTORS``.
+        See ADR 63.
+        """
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        whole = [name for name in self.schema.names if name not in DATE.names]
+        alike = all(fragment.physical_schema.names == whole for fragment in self.get_fragments())
+        if not alike or READERS * len(self.files) > most or not DESCRIPTORS.is_dir():
+            yield None
+            return
+        with ExitStack() as held:
+            paths = {}
+            for name in self.files:
+                descriptor = self.filesystem.handler.descriptor(name)
+                held.callback(os.close, descriptor)
+                paths[name] = str(DESCRIPTORS / str(descriptor))
+            yield paths
+
 
 class Scan:
     """A ``ds.Scanner`` whose reader does not hold the interpreter lock while files are opened through Python."""
@@ -134,15 +164,22 @@ class Kept(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has n
         Raises:
             FileNotFoundError: there is none any more.
         """
+        return self._first(path, self._open)
+
+    open_input_stream = open_input_file
+
+    def descriptor(self, path: str) -> int:
+        """As ``open_input_file``, for others than pyarrow; to be closed."""
+        return self._first(path, _descriptor)
+
+    def _first(self, path: str, open_: Callable[[Path], Opened | None]) -> Opened:
         place = Path(path)
         for _ in range(3):  # a folder may be renamed while we look into it
             folders = [place.parent, *self._area.replaced(place.parent)]
             for folder in folders:
-                if file := self._open(folder / place.name):
+                if (file := open_(folder / place.name)) is not None:
                     return file
         raise FileNotFoundError(2, "merged into another file too long ago, or deleted; read again", path)
-
-    open_input_stream = open_input_file
 
     def _open(self, path: Path) -> pa.NativeFile | None:
         try:
@@ -156,3 +193,14 @@ class Kept(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has n
 
     create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = delete_file = _refuse
     move = copy_file = open_output_stream = open_append_stream = _refuse
+
+
+def _descriptor(path: Path) -> int | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    if os.fstat(descriptor).st_size == len(NOTICE) and os.pread(descriptor, len(NOTICE), 0) == NOTICE:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -147,10 +147,10 @@ def digest(folder: Path, asked: Asked) -> Digest:
     Raises:
         InputError: there are no predictions.
     """
-    with opened(dataset(folder, "predictions")) as (database, origin, _):
-        since, until = _period(database, origin, asked)
+    with opened(dataset(folder, "predictions")) as database:
+        since, until = _period(database, asked)
         facts = {"since": since, "until": until, "before": 2 * since - until, "quiet": asked.quiet}
-        _prepare(database, origin, facts)
+        _prepare(database, facts)
         because = _because(database)
         alerts = list(_alarms(database, asked.alert))
         width = next((width for width in WIDTHS_MS if (until - since) / width <= BARS), WIDTHS_MS[-1])
@@ -169,23 +169,23 @@ def digest(folder: Path, asked: Asked) -> Digest:
         )
 
 
-def _period(database: duckdb.DuckDBPyConnection, origin: str, asked: Asked) -> tuple[int, int]:
+def _period(database: duckdb.DuckDBPyConnection, asked: Asked) -> tuple[int, int]:
     until = asked.until
     if until is None:
-        found = database.execute(f"SELECT epoch_ms(max(window_end)) + 1 FROM {origin}").fetchall()  # noqa: S608 - its name is ours
+        found = database.execute("SELECT epoch_ms(max(window_end)) + 1 FROM source").fetchall()
         until = int(found[0][0] or DAY_MS)
     return (until - DAY_MS if asked.since is None else asked.since), until
 
 
-def _prepare(database: duckdb.DuckDBPyConnection, origin: str, facts: Mapping[str, int]) -> None:
+def _prepare(database: duckdb.DuckDBPyConnection, facts: Mapping[str, int]) -> None:
     """Tables: ``seen`` windows, what is ``usual`` of each device, and who was there ``before``."""
     between = "window_end >= make_timestamptz({} * 1000) AND window_end < make_timestamptz({} * 1000)"
     moments = {name: facts[name] for name in ("since", "until", "before")}
     now = between.format(moments["since"], moments["until"])
     earlier = between.format(moments["before"], moments["since"])
-    database.execute(f"CREATE TEMP TABLE seen AS {_SEEN.format(origin=origin, chosen=now)}")
+    database.execute(f"CREATE TEMP TABLE seen AS {_SEEN.format(chosen=now)}")
     database.execute(f"CREATE TEMP TABLE usual AS {_USUAL}")
-    database.execute(f"CREATE TEMP TABLE before AS {_BEFORE.format(origin=origin, chosen=earlier)}")
+    database.execute(f"CREATE TEMP TABLE before AS {_BEFORE.format(chosen=earlier)}")
 
 
 _SEEN = """
@@ -193,14 +193,14 @@ SELECT source, device_id, epoch_ms(window_start) AS began, epoch_ms(window_end) 
     coalesce(anomaly, false) AS odd, score, severity, model_version,
     CASE WHEN anomaly THEN list_transform(contributors, lambda one: one.feature) END AS why,
     began - lag(began) OVER (PARTITION BY source, device_id ORDER BY window_start) AS step
-FROM {origin} WHERE {chosen}
+FROM source WHERE {chosen}
 """
 _USUAL = """
 SELECT source, device_id, max(ended) AS last, quantile_disc(step, 0.5) FILTER (step > 0) AS step
 FROM seen GROUP BY ALL
 """
 _BEFORE = """
-SELECT source, device_id, epoch_ms(max(window_end)) AS last FROM {origin} WHERE {chosen} GROUP BY ALL
+SELECT source, device_id, epoch_ms(max(window_end)) AS last FROM source WHERE {chosen} GROUP BY ALL
 """
 _SILENT = """
 SELECT source, device_id, last FROM usual

@@ -102,19 +102,15 @@ class Run:
         """The results there are, by device."""
         return pa.concat_tables([RESULTS.empty_table(), *self._tables()]).sort_by("device")
 
-    def finish(self, champion: Fleet | None, lent: Fleet) -> tuple[pa.Table, list[str]]:
-        """Join the lots, and what types lend: the results, and the devices that keep the model they had.
-
-        These are the ones that training gave none.
-        """
-        results = self.results()
+    def finish(self, results: pa.Table, champion: Fleet | None, lent: Fleet) -> list[str]:
+        """Join the lots, and what types lend; the devices that keep the model they had, for training gave them none."""
         lots = [pack.load(path.with_suffix(".arrow")) for path in self._lots()]
         without = {row for row, has in zip(results["device"].to_pylist(), _trained(results), strict=True) if not has}
         kept = [] if champion is None else sorted(without.intersection(champion.devices))
         fleets = [*lots, lent, *([champion.only(set(kept))] if champion is not None and kept else [])]
         pack.save(Fleet.union(fleets, self.name), self.fleet, self.facts["started"])
         _write(results, self.path / "results.parquet")
-        return results, kept
+        return kept
 
     def _lots(self) -> list[Path]:
         return sorted((self.path / "tasks").glob("*.parquet"))

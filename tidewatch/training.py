@@ -22,6 +22,7 @@ import pyarrow.dataset as ds
 
 from scorers import pack
 from scorers.contest import Ballot, ballot
+from scorers.crew import Pool
 from scorers.errors import ConfigError, FleetFileError, ModelError
 from scorers.fleet import Fleet
 from scorers.panel import train_types
@@ -101,16 +102,27 @@ def train(settings: Settings, order: Order) -> Trained:
         UnavailableError: the registry does not answer; running it again registers what has been trained.
     """
     source = dataset(order.folder, "statistics")
+    with _pool(order) as pool:
+        return _train(settings, order, source, pool)
+
+
+def _train(settings: Settings, order: Order, source: ds.Dataset, pool: Pool | None) -> Trained:
     registry = Registry(settings.models) if settings.models.registry.get_secret_value() else None
     with _run(settings, order, source) as run:
         champion = _champion(order.target, registry, run)
+        how, period = replace(plan(settings), champion=champion, labels=order.labels), _period(run, order)
         if not run.finished:
-            how = replace(plan(settings), champion=champion, labels=order.labels)
-            _devices(run, (_local if order.engine is Engine.LOCAL else _spark)(run, source, how, settings, order))
-        reigning = pack.known(champion) if champion else None
-        lent, types = _types(run, source, settings, order)
-        older = _older(reigning, types, type_spec(settings).rule)
-        results, kept = run.finish(reigning, Fleet.union([lent, older], run.name))
+            if order.engine is Engine.LOCAL:
+                _devices(run, _local(run, source, how, period, pool))
+            else:
+                _devices(run, _spark(run, source, how, period, settings))
+        results, reigning, types = run.results(), pack.known(champion) if champion else None, type_spec(settings)
+        trained = _done(results)
+        with progress("types") as show:
+            train_types(source, trained, how, types, period=period, pool=pool, progress=show)
+        lent = Fleet.of({}, run.name, trained.types, types.rule if trained.types else "")
+        older = _older(reigning, trained.type_results, types.rule)
+        kept = run.finish(results, reigning, Fleet.union([lent, older], run.name))
         if not any(status == "trained" for status in results["status"].to_pylist()) and not lent.types:
             raise ModelError(_nothing(order.folder, results, run))
         compared = ballot(contests(results)) if champion else None
@@ -121,10 +133,10 @@ def train(settings: Settings, order: Order) -> Trained:
             made = registry.version(str(made.number))
         if promoted:
             pack.install(run.fleet, order.target)
-        trained = Trained(run.name, results, kept, compared, made, promoted, why, types, older.types)
+        told = Trained(run.name, results, kept, compared, made, promoted, why, trained.type_results, older.types)
         if registry or promoted:
             shutil.rmtree(run.path)
-    return trained
+    return told
 
 
 def judge(compared: Ballot | None, *, force: bool) -> tuple[bool, str]:
@@ -266,35 +278,40 @@ def _devices(run: Run, lots: Lots) -> None:
             show(count, before + total)
 
 
-def _local(run: Run, source: ds.Dataset, how: Plan, _: Settings, order: Order) -> Lots:
-    cores = order.workers or os.cpu_count() or 1
-    for lot, total in outcomes(source, how, period=_period(run, order), workers=cores, done=run.done()):
+def _local(run: Run, source: ds.Dataset, how: Plan, period: Period, pool: Pool | None) -> Lots:
+    for lot, total in outcomes(source, how, period=period, pool=pool, done=run.done()):
         run.keep(lot)
         yield len(lot), total
 
 
-def _spark(run: Run, source: ds.Dataset, how: Plan, settings: Settings, order: Order) -> Lots:
+def _spark(run: Run, source: ds.Dataset, how: Plan, period: Period, settings: Settings) -> Lots:
     spark = import_module("tidewatch.spark")  # PySpark is an extra
     with spark.session(settings.spark) as session:
-        for (results, fleet), total in spark.trained(session, source, how, _period(run, order), run.done()):
+        for (results, fleet), total in spark.trained(session, source, how, period, run.done()):
             run.take(results, fleet)
             yield len(results), total
+
+
+@contextmanager
+def _pool(order: Order) -> Iterator[Pool | None]:
+    """Processes to train in; none where it is to be done in this one."""
+    workers = order.workers or os.cpu_count() or 1
+    if workers == 1:
+        yield None
+        return
+    with Pool(workers) as pool:
+        if order.engine is Engine.LOCAL:
+            pool.start()
+        yield pool
 
 
 def _period(run: Run, order: Order) -> Period:
     return replace(order.period, since=run.facts["since"], until=run.facts["until"])
 
 
-def _types(run: Run, source: ds.Dataset, settings: Settings, order: Order) -> tuple[Fleet, list[Result]]:
-    """Train a model for every type of the devices that have a result; models to lend, and how it went."""
-    training, how = Training(), replace(plan(settings), labels=order.labels)
-    rows = run.results().select(["device", "status", "windows"]).to_pylist()
-    training.results.extend(Result(**row) for row in rows)
-    period = _period(run, order)
-    with progress("types") as show:
-        cores, types = order.workers or os.cpu_count() or 1, type_spec(settings)
-        train_types(source, training, how, types, period=period, workers=cores, progress=show)
-    return Fleet.of({}, run.name, training.types, types.rule if training.types else ""), training.type_results
+def _done(results: pa.Table) -> Training:
+    """What became of the devices, without their models."""
+    return Training(results=[Result(**row) for row in results.select(["device", "status", "windows"]).to_pylist()])
 
 
 def _older(reigning: Fleet | None, types: list[Result], rule: str) -> Fleet:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+from scorers.crew import Pool
 from scorers.fit import TrainSpec
 from scorers.lend import fit_type
 from scorers.panel import MOST, TypeSpec, panels, train_types
@@ -30,10 +31,10 @@ def blocks() -> dict[str, Statistics]:
 
 
 def trained(
-    source: Path | ds.Dataset, spec: TrainSpec = SPEC, workers: int = 1, period: Period | None = None
+    source: Path | ds.Dataset, spec: TrainSpec = SPEC, pool: Pool | None = None, period: Period | None = None
 ) -> Training:
     training = train(source, spec, period=period)
-    train_types(source, training, spec, TYPES, workers=workers, period=period)
+    train_types(source, training, spec, TYPES, pool=pool, period=period)
     return training
 
 
@@ -59,7 +60,9 @@ def test_files_give_the_model_that_memory_gives(tmp_path: Path, blocks: dict[str
 def test_more_processes_and_a_dataset_give_the_same(tmp_path: Path, blocks: dict[str, Statistics]) -> None:
     write(tmp_path, "all.parquet", *(long(device, block) for device, block in blocks.items()))
 
-    one, other = trained(tmp_path), trained(ds.dataset(tmp_path, format="parquet"), workers=2)
+    one = trained(tmp_path)
+    with Pool(2) as pool:
+        other = trained(ds.dataset(tmp_path, format="parquet"), pool=pool)
 
     assert one.type_results == other.type_results
     assert {name: model.reach for name, model in one.types.items()} == {

@@ -6,6 +6,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from scorers.crew import Pool
 from scorers.errors import InputError
 from scorers.fit import TrainSpec
 from scorers.period import Period
@@ -66,7 +67,9 @@ def test_more_processes_give_the_same_models(tmp_path: Path, blocks: dict[str, S
     write(tmp_path, "0.parquet", *(long(device, block) for device, block in blocks.items()))
     seen: list[tuple[int, int]] = []
 
-    alone, together = train(tmp_path, SPEC), train(tmp_path, SPEC, workers=2, progress=lambda *step: seen.append(step))
+    alone = train(tmp_path, SPEC)
+    with Pool(2) as pool:
+        together = train(tmp_path, SPEC, pool=pool, progress=lambda *step: seen.append(step))
 
     assert together.results == alone.results
     assert [model.reach for model in together.models.values()] == [model.reach for model in alone.models.values()]
