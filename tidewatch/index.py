@@ -61,9 +61,9 @@ INDEX = {
         "look", "Print the settings in force, where each came from, and what it means; secrets are masked."
     ),
     "evaluate": Place(
-        "learn", "Replay labelled recordings through the stream and measure its verdicts by their protocol."
+        "judge", "Replay labelled recordings through the stream and measure its verdicts by their protocol."
     ),
-    "compare": Place("learn", "Compare two folders of windows row by row; exit code 1 where they differ."),
+    "compare": Place("judge", "Compare two folders of windows row by row; exit code 1 where they differ."),
     "report": Place("report", "Tell on one page what became of the fleet in a period, by what the Parquet sink kept."),
     "compact": Place("tidy", "Merge the many small files of each date into few, while sinks write and anybody reads."),
     "schedule": Place("schedule", "Run commands at their times: train, score, compact, report."),
