@@ -161,17 +161,20 @@ class Registry:
         with _answering():
             self._client.set_registered_model_alias(self._settings.name, CHALLENGER, str(version.number))
 
-    def promote(self, version: Version) -> None:
-        """Put a version in force."""
+    def promote(self, version: Version, target: Path | None = None) -> None:
+        """Put a version in force, once what it holds is in ``target``; errors as of :meth:`fetch`."""
+        if target is not None:
+            self.fetch(version, target)
         with _answering():
             reigns = [*self._reigns(), version.number]
             self._crown(version.number, reigns)
 
-    def rollback(self) -> Version:
-        """Put the version in force that was before the one that is.
+    def rollback(self, target: Path | None = None) -> Version:
+        """Put the version in force that was before the one that is, once what it holds is in ``target``.
 
         Raises:
             InputError: there was none, or it has been deleted.
+            FleetFileError, ForecasterFileError, UnavailableError: as of :meth:`fetch`.
         """
         with _answering():
             reigns = self._reigns()
@@ -180,6 +183,8 @@ class Registry:
                 f"No version of {self._settings.name} was in force before this one; promote one by number."
             )
         before = self.version(str(reigns[-2]))
+        if target is not None:
+            self.fetch(before, target)
         with _answering():
             self._crown(before.number, reigns[:-1])
         return before

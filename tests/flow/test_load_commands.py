@@ -158,9 +158,11 @@ def test_a_version_that_was_tampered_with_is_not_put_in_force() -> None:
     content[len(content) // 2] ^= 1
     stored.write_bytes(content)
 
-    with pytest.raises(ForecasterFileError, match="changed after it was written"):
-        run("load", "rollback")
+    for words in (("rollback",), ("promote", "1", "--force")):
+        with pytest.raises(ForecasterFileError, match="changed after it was written"):
+            run("load", *words)
     assert FILE.read_bytes() == champion
+    assert registry().version("champion").number == 2
 
 
 def test_without_a_registry_there_are_no_versions() -> None:

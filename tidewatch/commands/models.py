@@ -157,15 +157,17 @@ def promote(
             f"Version {found.number} is no better than the fleet it was compared with (gain "
             f"{metrics['contest_gain']:+.4f}); add --force to promote it."
         )
-    registry.promote(found)
-    install(registry, found, settings.worker.fleet, as_json=as_json)
+    target = settings.worker.fleet
+    registry.promote(found, target)
+    tell(registry, found, target, as_json=as_json)
 
 
 @app.command()
 def rollback(context: typer.Context, as_json: AsJson = False) -> None:
     """Put the version in force that was before the one that is."""
     registry, settings = _registry(context)
-    install(registry, registry.rollback(), settings.worker.fleet, as_json=as_json)
+    target = settings.worker.fleet
+    tell(registry, registry.rollback(target), target, as_json=as_json)
 
 
 @app.command()
@@ -187,9 +189,8 @@ def _registry(context: typer.Context) -> tuple[Registry, Settings]:
     return Registry(in_force.settings.models), in_force.settings
 
 
-def install(registry: Registry, version: Version, target: Path, *, as_json: bool) -> None:
-    """Put the new champion in its place here, for workers that read the file; those that follow the alias fetch it."""
-    registry.fetch(version, target)
+def tell(registry: Registry, version: Version, target: Path, *, as_json: bool) -> None:
+    """Say what is in force now: here, for workers that read the file; those that follow the alias fetch it."""
     if as_json:
         emit(told(registry.version(str(version.number))))
     else:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from scorers.errors import ConfigError
 from tidewatch.commands.flags import AsJson
-from tidewatch.commands.models import Which, install, show_run, told
+from tidewatch.commands.models import Which, show_run, tell, told
 from tidewatch.console import emit, err, out, plain, utc
 from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
@@ -70,14 +70,16 @@ def promote(
             f"Version {found.number} should not be in force, its training told: {'; '.join(reasons)}; add --force to "
             "promote it."
         )
-    registry.promote(found)
-    install(registry, found, model_file(settings.load), as_json=as_json)
+    target = model_file(settings.load)
+    registry.promote(found, target)
+    tell(registry, found, target, as_json=as_json)
 
 
 def rollback(context: typer.Context, as_json: AsJson = False) -> None:
     """Put the forecaster in force that was before the one that is."""
     registry, settings = _registry(context)
-    install(registry, registry.rollback(), model_file(settings.load), as_json=as_json)
+    target = model_file(settings.load)
+    tell(registry, registry.rollback(target), target, as_json=as_json)
 
 
 def _show(registry: Registry, version: str, *, as_json: bool) -> None:
