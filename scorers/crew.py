@@ -6,6 +6,7 @@ then gives up everything. Here the pool is made anew, and the task at which it b
 
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -50,7 +51,8 @@ class Pool:
         """As that of an executor, but where a process has ended this is told by the future."""
         self._processes = self._processes or _processes(self.workers)
         try:
-            return self._processes.submit(work, *given)
+            with unheard(signal.SIGINT):
+                return self._processes.submit(work, *given)
         except BrokenProcessPool as error:
             broken: Future[Result] = Future()
             broken.set_exception(error)
@@ -107,7 +109,9 @@ class Crew(Generic[Task, Result]):
         for _ in range(self.attempts if len(parts) == 1 else 1):
             with _processes(1) as alone:
                 try:
-                    result = alone.submit(self.work, task).result()
+                    with unheard(signal.SIGINT):
+                        future = alone.submit(self.work, task)
+                    result = future.result()
                 except BrokenProcessPool:
                     continue
             yield result
@@ -131,6 +135,24 @@ def single_threaded() -> None:
     """Processes share the cores already; threads below them would only fight."""
     import_module("sklearn.svm")  # brings a BLAS of its own, to be limited too
     threadpool_limits(1, user_api="blas")
+
+
+@contextmanager
+def unheard(number: signal.Signals) -> Iterator[None]:
+    """Processes that start meanwhile never hear of the signal, not even while they import; here it comes after."""
+    come: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    main = threading.current_thread() is threading.main_thread()
+    # where this thread blocks it another one may take it, and Python would have the main thread break off
+    handler = signal.signal(number, lambda *_: come.append(number)) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if come:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -1,18 +1,15 @@
-"""What Ctrl-C and SIGTERM do: before a command has begun, while processes start, and to what goes on for ever."""
+"""What Ctrl-C and SIGTERM do: before a command has begun, and to what goes on for ever."""
 
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import (
-    SIG_BLOCK,
-    SIG_SETMASK,
     SIGINT,
     SIGTERM,
     Signals,
     default_int_handler,
     getsignal,
-    pthread_sigmask,
     signal,
 )
 from types import FrameType
@@ -34,16 +31,6 @@ def as_usual() -> None:
 
 def _leave(_: int, __: FrameType | None) -> None:
     os._exit(INTERRUPTED)
-
-
-@contextmanager
-def unheard(number: Signals) -> Iterator[None]:
-    """Processes that start meanwhile never hear of the signal, not even while they import; here it comes after."""
-    before = pthread_sigmask(SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        pthread_sigmask(SIG_SETMASK, before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment ends a batch with 130 and without a traceback; the same command goes on from there."""
+"""Ctrl-C at any moment ends a batch or a training with 130 and no traceback; the same command goes on from there."""
 
 import os
 import random
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.batches import readings, write
+from tests.flow.test_training import write as record
+from tests.simulator import Device
 
 PROJECT = Path(__file__).parents[2]
 MOMENTS = random.Random(3)
@@ -76,3 +78,25 @@ def test_while_processes_are_still_importing(tmp_path: Path, moment: float) -> N
 
     assert again.returncode == 0, told_again
     assert list((tmp_path / "out").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("moment", [0.0, *(MOMENTS.uniform(0, 3.0) for _ in range(2))])
+def test_a_training_whose_processes_are_still_importing(tmp_path: Path, moment: float) -> None:
+    record(tmp_path / "parquet", {f"pump-{number}": Device(number, 3).windows(120) for number in range(30)})
+    places = {"models.registry": "", "models.folder": "models", "worker.fleet": "fleet.arrow"}
+    flags = [f"--set={name}={value and tmp_path / value}" for name, value in places.items()]
+    command = ["-m", "tidewatch", *flags, "train", f"--statistics={tmp_path / 'parquet'}", "--workers=2"]
+    with started(*command) as process:
+        while children(process) < 2:
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(moment)
+        told = interrupted(process)
+
+    assert not [line for line in told if "Traceback" in line]
+
+    with started(*command) as again:
+        out, told_again = again.communicate(timeout=120)
+
+    assert again.returncode == 0, told_again
+    assert out.startswith("30 of 30 devices have a new model")

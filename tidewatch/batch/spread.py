@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from scorers.crew import unheard
 from scorers.errors import TidewatchError, UnavailableError
 from tidewatch.batch.spec import Plan, Result, Task
 from tidewatch.jobs import Cancelled, Run
-from tidewatch.signals import unheard
 
 Submit = Callable[[Any], "Future[Result]"]
 NAP_S = 0.2

@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 
 from producers.sessions import lines
 from producers.synthesis import Log, LogSpec, Truth
+from scorers.crew import unheard
 from scorers.errors import InputError, UnavailableError
 from tidewatch.batch.spread import begin
-from tidewatch.signals import unheard
 
 TRUTH = "truth.json"
 """Beside the log: how many rows there are, and how many of them are spoilt, by kind and by column."""
