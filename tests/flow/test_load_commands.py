@@ -132,6 +132,18 @@ def test_versions_are_listed_promoted_and_rolled_back() -> None:
     assert pack.load(FILE).version == second["version"]
 
 
+def test_a_version_is_deleted_unless_it_is_in_force() -> None:
+    trained("--model", "boosting")
+    trained("--model", "forest", "--force")
+
+    with pytest.raises(ConfigError, match="Version 2 is in force"):
+        run("load", "delete", "champion", "--yes")
+    code, _ = run("load", "delete", "1")  # nobody says yes
+    assert code == 1
+    assert json.loads(run("load", "delete", "1", "--yes", "--json")[1]) == {"deleted": 1}
+    assert [one.number for one in registry().versions()] == [2]
+
+
 def test_a_version_that_lost_is_promoted_only_by_force() -> None:
     trained("--model", "boosting")
     lost = trained("--model", "boosting")

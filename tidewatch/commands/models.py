@@ -174,6 +174,16 @@ def rollback(context: typer.Context, as_json: AsJson = False) -> None:
 def delete(context: typer.Context, version: Which, yes: Yes = False, as_json: AsJson = False) -> None:
     """Forget a version that is not in force; the run that made it stays."""
     registry, _ = _registry(context)
+    forget(registry, version, yes=yes, as_json=as_json)
+
+
+def _registry(context: typer.Context) -> tuple[Registry, Settings]:
+    in_force: InForce = context.obj
+    return Registry(in_force.settings.models), in_force.settings
+
+
+def forget(registry: Registry, version: str, *, yes: bool, as_json: bool) -> None:
+    """Delete a version, if somebody says so, and say it."""
     found = registry.version(version)
     if not yes:
         typer.confirm(f"Delete version {found.number}?", abort=True)
@@ -182,11 +192,6 @@ def delete(context: typer.Context, version: Which, yes: Yes = False, as_json: As
         emit({"deleted": found.number})
     else:
         out.print(f"version {found.number} is deleted")
-
-
-def _registry(context: typer.Context) -> tuple[Registry, Settings]:
-    in_force: InForce = context.obj
-    return Registry(in_force.settings.models), in_force.settings
 
 
 def tell(registry: Registry, version: Version, target: Path, *, as_json: bool) -> None:

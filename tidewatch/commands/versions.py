@@ -7,7 +7,7 @@ from rich.table import Table
 
 from scorers.errors import ConfigError
 from tidewatch.commands.flags import AsJson
-from tidewatch.commands.models import Which, show_run, tell, told
+from tidewatch.commands.models import Which, Yes, forget, show_run, tell, told
 from tidewatch.console import emit, err, out, plain, utc
 from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
@@ -20,6 +20,7 @@ def register(load: typer.Typer) -> None:
     load.command()(models)
     load.command()(promote)
     load.command()(rollback)
+    load.command()(delete)
 
 
 def models(
@@ -80,6 +81,12 @@ def rollback(context: typer.Context, as_json: AsJson = False) -> None:
     registry, settings = _registry(context)
     target = model_file(settings.load)
     tell(registry, registry.rollback(target), target, as_json=as_json)
+
+
+def delete(context: typer.Context, version: Which, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Forget a version that is not in force; the run that made it stays."""
+    registry, _ = _registry(context)
+    forget(registry, version, yes=yes, as_json=as_json)
 
 
 def _show(registry: Registry, version: str, *, as_json: bool) -> None:
