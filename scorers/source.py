@@ -110,24 +110,39 @@ class Pinned(Protocol):
 @contextmanager
 def opened(source: Path | ds.Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB with the rows as ``source``, and room on disk for what memory does not hold; errors as of ``tables``."""
-    with _files(source) as files, tempfile.TemporaryDirectory() as spill:
-        if files is not None and not files:
-            called = _called(source)
-            raise InputError(
-                f"There are no Parquet files under {called}; let the Parquet sink write some, or name its folder."
-            )
+    called = str(source) if isinstance(source, Path) else "The dataset"
+    if not _names(source):
+        raise InputError(
+            f"There are no Parquet files under {called}; let the Parquet sink write some, or name its folder."
+        )
+    with tempfile.TemporaryDirectory() as spill:
         config: dict[str, Any] = {"temp_directory": spill, "memory_limit": SORTING}
+        with duckdb.connect(config=config) as database, attached(database, "source", source):
+            yield database
+
+
+@contextmanager
+def attached(database: duckdb.DuckDBPyConnection, name: str, source: Path | ds.Dataset) -> Iterator[None]:
+    """Have the rows of a source as a table of that name for the length of the block.
+
+    Raises:
+        InputError: files do not hold what they should; also while they are read.
+    """
+    with _files(source) as files:
         try:
-            with duckdb.connect(config=config) as database:
-                if files is None:
-                    database.register("source", source)
-                else:
-                    database.read_parquet(list(files.values()), hive_partitioning=False).create_view("source")
-                yield database
+            if files:
+                database.read_parquet(list(files.values()), hive_partitioning=False).create_view(name)
+                yield
+                database.execute(f'DROP VIEW "{name}"')
+            else:
+                database.register(name, source)
+                yield
+                database.unregister(name)
         except duckdb.Error as error:
+            called = str(source) if isinstance(source, Path) else "The dataset"
+            why = _told(error, files or {})
             raise InputError(
-                f"{_called(source)} does not hold window statistics ({_named_as(error, files or {})}); "
-                "name a folder the Parquet sink wrote."
+                f"{called} does not hold what it should ({why}); name a folder the Parquet sink wrote."
             ) from error
 
 
@@ -135,10 +150,7 @@ def opened(source: Path | ds.Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
 def _files(source: Path | ds.Dataset) -> Iterator[dict[str, str] | None]:
     """Where DuckDB is to read each file; None where it is to read the dataset."""
     if isinstance(source, Path):
-        found = (file for file in sorted(source.rglob("*.parquet")) if not _hidden(file.relative_to(source)))
-        yield {str(file): str(file) for file in found}
-    elif not source.files:
-        yield {}
+        yield {name: name for name in _names(source)}
     elif isinstance(source, Pinned):
         with source.pinned() as files:
             yield files
@@ -146,16 +158,18 @@ def _files(source: Path | ds.Dataset) -> Iterator[dict[str, str] | None]:
         yield None
 
 
-def _named_as(error: Exception, files: Mapping[str, str]) -> str:
+def _names(source: Path | ds.Dataset) -> list[str]:
+    if isinstance(source, Path):
+        return [str(file) for file in sorted(source.rglob("*.parquet")) if not _hidden(file.relative_to(source))]
+    return list(source.files)
+
+
+def _told(error: Exception, files: Mapping[str, str]) -> str:
     """What an error says, with files as people know them."""
     said = str(error)
     for name, path in files.items():
         said = said.replace(f'"{path}"', f'"{name}"').replace(f"'{path}'", f"'{name}'")
     return said
-
-
-def _called(source: Path | ds.Dataset) -> str:
-    return str(source) if isinstance(source, Path) else "The statistics table"
 
 
 def _hidden(path: Path) -> bool:

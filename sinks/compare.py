@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from scorers.source import attached
 from sinks.read import dataset
 from sinks.table import SCHEMAS
 
@@ -107,9 +108,9 @@ def compare(left: Path, right: Path, *, tolerance: float = 0.0) -> Comparison:
 def _compare(
     database: duckdb.DuckDBPyConnection, table: str, folders: tuple[Path, Path], tolerance: float
 ) -> TableDifference:
-    for side, folder in zip(("l", "r"), folders, strict=True):
-        database.register(f"{side}_rows", dataset(folder, table))
-    database.execute(f"CREATE OR REPLACE TEMP TABLE pairs AS {_pairs(table)}", {"tolerance": tolerance})
+    left, right = (dataset(folder, table) for folder in folders)
+    with attached(database, "l_rows", left), attached(database, "r_rows", right):
+        database.execute(f"CREATE OR REPLACE TEMP TABLE pairs AS {_pairs(table)}", {"tolerance": tolerance})
     counts: Any = database.execute(COUNTS).fetchall()[0]
     examples = database.execute(f"{_examples(table)} LIMIT {EXAMPLES}").fetchall()
     return TableDifference(table, tuple(example for (example,) in examples), *counts)

@@ -133,5 +133,5 @@ def test_training_from_a_dataset_equals_training_from_its_files(tmp_path: Path, 
 
 
 def test_a_dataset_without_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There are no Parquet files under The statistics table"):
+    with pytest.raises(InputError, match="There are no Parquet files under The dataset"):
         train(ds.dataset(tmp_path, format="parquet"), SPEC)
