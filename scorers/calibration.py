@@ -14,7 +14,7 @@ TAIL = 0.1
 """Share of the held-out distances taken as the tail."""
 TAILS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25)
 """The same of windows that alert: the least with peaks enough, for the farther out it begins, the better it fits."""
-PARTS, BEGUN = 7, 3
+PARTS, BEGUN = 7, 4
 """Of a device's windows, and how many of these a model needs to be tried on the next."""
 FEWEST = 15
 """Exceedances below which the tail reaches further into the body (at most a quarter of it)."""
