@@ -49,7 +49,8 @@ class Pool:
 
     def submit(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
         """As that of an executor, but where a process has ended this is told by the future."""
-        self._processes = self._processes or _processes(self.workers)
+        if self._processes is None:
+            self._processes = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), single_threaded)
         try:
             with unheard(signal.SIGINT):
                 return self._processes.submit(work, *given)
@@ -107,11 +108,9 @@ class Crew(Generic[Task, Result]):
         """A task in a process that does nothing else; if that ends, its parts."""
         parts = self.split(task)
         for _ in range(self.attempts if len(parts) == 1 else 1):
-            with _processes(1) as alone:
+            with Pool(1) as alone:
                 try:
-                    with unheard(signal.SIGINT):
-                        future = alone.submit(self.work, task)
-                    result = future.result()
+                    result = alone.submit(self.work, task).result()
                 except BrokenProcessPool:
                     continue
             yield result
@@ -125,10 +124,6 @@ class Crew(Generic[Task, Result]):
 
 def nothing() -> None:
     """What a process is asked for that is only to be made."""
-
-
-def _processes(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), single_threaded)
 
 
 def single_threaded() -> None:

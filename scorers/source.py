@@ -110,10 +110,9 @@ class Pinned(Protocol):
 @contextmanager
 def opened(source: Path | ds.Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB with the rows as ``source``, and room on disk for what memory does not hold; errors as of ``tables``."""
-    called = str(source) if isinstance(source, Path) else "The dataset"
     if not _names(source):
         raise InputError(
-            f"There are no Parquet files under {called}; let the Parquet sink write some, or name its folder."
+            f"There are no Parquet files under {_called(source)}; let the Parquet sink write some, or name its folder."
         )
     with tempfile.TemporaryDirectory() as spill:
         config: dict[str, Any] = {"temp_directory": spill, "memory_limit": SORTING}
@@ -139,10 +138,9 @@ def attached(database: duckdb.DuckDBPyConnection, name: str, source: Path | ds.D
                 yield
                 database.unregister(name)
         except duckdb.Error as error:
-            called = str(source) if isinstance(source, Path) else "The dataset"
             why = _told(error, files or {})
             raise InputError(
-                f"{called} does not hold what it should ({why}); name a folder the Parquet sink wrote."
+                f"{_called(source)} does not hold what it should ({why}); name a folder the Parquet sink wrote."
             ) from error
 
 
@@ -162,6 +160,10 @@ def _names(source: Path | ds.Dataset) -> list[str]:
     if isinstance(source, Path):
         return [str(file) for file in sorted(source.rglob("*.parquet")) if not _hidden(file.relative_to(source))]
     return list(source.files)
+
+
+def _called(source: Path | ds.Dataset) -> str:
+    return str(source) if isinstance(source, Path) else "The dataset"
 
 
 def _told(error: Exception, files: Mapping[str, str]) -> str:

@@ -4,14 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from signal import (
-    SIGINT,
-    SIGTERM,
-    Signals,
-    default_int_handler,
-    getsignal,
-    signal,
-)
+from signal import SIGINT, SIGTERM, Signals, default_int_handler, getsignal, signal
 from types import FrameType
 
 INTERRUPTED = 130

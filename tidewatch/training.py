@@ -117,11 +117,11 @@ def _train(settings: Settings, order: Order, source: ds.Dataset, pool: Pool | No
             else:
                 _devices(run, _spark(run, source, how, period, settings))
         results, reigning, types = run.results(), pack.known(champion) if champion else None, type_spec(settings)
-        trained = _done(results)
+        training = _done(results)
         with progress("types") as show:
-            train_types(source, trained, how, types, period=period, pool=pool, progress=show)
-        lent = Fleet.of({}, run.name, trained.types, types.rule if trained.types else "")
-        older = _older(reigning, trained.type_results, types.rule)
+            train_types(source, training, how, types, period=period, pool=pool, progress=show)
+        lent = Fleet.of({}, run.name, training.types, types.rule if training.types else "")
+        older = _older(reigning, training.type_results, types.rule)
         kept = run.finish(results, reigning, Fleet.union([lent, older], run.name))
         if not any(status == "trained" for status in results["status"].to_pylist()) and not lent.types:
             raise ModelError(_nothing(order.folder, results, run))
@@ -133,10 +133,10 @@ def _train(settings: Settings, order: Order, source: ds.Dataset, pool: Pool | No
             made = registry.version(str(made.number))
         if promoted:
             pack.install(run.fleet, order.target)
-        told = Trained(run.name, results, kept, compared, made, promoted, why, trained.type_results, older.types)
+        trained = Trained(run.name, results, kept, compared, made, promoted, why, training.type_results, older.types)
         if registry or promoted:
             shutil.rmtree(run.path)
-    return told
+    return trained
 
 
 def judge(compared: Ballot | None, *, force: bool) -> tuple[bool, str]:
