@@ -143,9 +143,9 @@ def unheard(number: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if main:
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if come:
             signal.raise_signal(number)
 
