@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from serving.keys import TOKEN, Scope
@@ -110,6 +111,7 @@ def bearer(header: bytes | None) -> str | None:
     return token.strip().decode("latin-1") or None if scheme.lower() == b"bearer" else None
 
 
+@lru_cache(maxsize=64)
 def hostname(header: bytes | None) -> str:
     """The name in ``Host`` without its port, lower case.
 

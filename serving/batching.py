@@ -8,22 +8,35 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from serving.models import Engine
-from serving.tensors import Columns
+from serving.tensors import Columns, Outputs, Scored
 
 INLINE = 2_048
 """Rows that are scored on the event loop; more go to a thread, so that others are heard meanwhile."""
+
+
+class Asker(Protocol):
+    """Who waits for outputs: a future, or what does with them as one is done with."""
+
+    def done(self) -> bool:
+        """Whether they come too late."""
+
+    def set_result(self, result: Outputs, /) -> None:
+        """Here they are."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """There are none."""
 
 
 class _Waiting(NamedTuple):
     engine: Engine
     columns: Columns
     rows: int
-    done: "asyncio.Future[Columns]"
+    done: Asker
 
 
 class Batcher:
@@ -41,16 +54,19 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, "scoring")
         self._under_way: set[asyncio.Future[None]] = set()
 
-    async def infer(self, engine: Engine, columns: Columns) -> Columns:
+    async def infer(self, engine: Engine, columns: Columns) -> Outputs:
         """The outputs of some rows, scored with whatever else waits for the same engine."""
-        loop = asyncio.get_running_loop()
-        rows = len(next(iter(columns.values())))
-        done: asyncio.Future[Columns] = loop.create_future()
+        done: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+        self.put(engine, columns, done)
+        return await done
+
+    def put(self, engine: Engine, columns: Columns, asker: Asker) -> None:
+        """Let an asker have the outputs of some rows, as soon as they are scored."""
         if not self._waiting:
+            loop = asyncio.get_running_loop()
             self._seen, self._latest = 0, loop.time() + self._delay
             loop.call_soon(self._turn, loop)
-        self._waiting.append(_Waiting(engine, columns, rows, done))
-        return await done
+        self._waiting.append(_Waiting(engine, columns, len(next(iter(columns.values()))), asker))
 
     def close(self) -> None:
         """Score what waits, and end the thread."""
@@ -71,7 +87,7 @@ class Batcher:
         self.requests += len(waiting)
         small: dict[Engine, list[_Waiting]] = defaultdict(list)
         for one in waiting:
-            if one.done.cancelled():
+            if one.done.done():
                 continue
             if one.rows > INLINE:
                 self._apart(one)
@@ -98,7 +114,7 @@ class Batcher:
                 one.done.set_exception(error)
             return
         if not one.done.done():
-            one.done.set_result(result)
+            one.done.set_result(Outputs.of(result))
 
 
 def _parts(group: Sequence[_Waiting]) -> list[list[_Waiting]]:
@@ -121,7 +137,7 @@ def _score(engine: Engine, group: Sequence[_Waiting]) -> None:
         return
     try:
         together = {name: np.concatenate([one.columns[name] for one in group]) for name in group[0].columns}
-        found = engine.infer(together)
+        found = Scored(engine.infer(together))
     except Exception:  # noqa: BLE001 - whose it is shows below
         for one in group:
             _score_one(engine, one)
@@ -130,7 +146,7 @@ def _score(engine: Engine, group: Sequence[_Waiting]) -> None:
     for one in group:
         end = at + one.rows
         if not one.done.done():
-            one.done.set_result({name: column[at:end] for name, column in found.items()})
+            one.done.set_result(Outputs(found, at, end))
         at = end
 
 
@@ -138,6 +154,6 @@ def _score_one(engine: Engine, one: _Waiting) -> None:
     if one.done.done():
         return
     try:
-        one.done.set_result(engine.infer(one.columns))
+        one.done.set_result(Outputs.of(engine.infer(one.columns)))
     except Exception as error:  # noqa: BLE001 - who asked is told
         one.done.set_exception(error)

@@ -21,7 +21,7 @@ from scorers.forecast.model import WEEK, Forecaster, week_hours
 from scorers.forecast.schema import CALENDAR, FEATURES, HOUR_MS, UNIT
 from serving.errors import RefusedError
 from serving.signature import Field, Signature, listed, short
-from serving.tensors import Array, Columns, Tensor
+from serving.tensors import Array, Columns, Outputs, Tensor
 from stream.decode import EARLIEST, LATEST
 
 SERVER, HOUR, TREND = "server", "hour", "trend"
@@ -103,9 +103,9 @@ class ForecastModel:
         _loads(found)
         return found
 
-    def results(self, given: Columns, found: Columns) -> list[dict[str, Any]]:
+    def results(self, given: Columns, found: Outputs) -> list[dict[str, Any]]:
         """A forecast for each row, named as `tidewatch load forecast` names it."""
-        columns = {name: given[name].ravel() for name in (SERVER, HOUR)} | found
+        columns = {name: given[name].ravel() for name in (SERVER, HOUR)} | dict(found)
         rows: Sequence[tuple[Any, ...]] = list(zip(*(array.tolist() for array in columns.values()), strict=True))
         return [dict(zip(columns, row, strict=True)) | {"model_version": self.version} for row in rows]
 

@@ -162,7 +162,8 @@ class Calls:
         wanted = [one.name for one in request.outputs]
         raw = bool(request.raw_input_contents)
         outputs, contents = [], []
-        for name, array in protocol.chosen(found, wanted).items():
+        for name in protocol.chosen(found, wanted):
+            array = found[name]
             about: dict[str, Any] = {"name": name, "datatype": datatype(array), "shape": array.shape}
             if raw:
                 contents.append(to_bytes(array))

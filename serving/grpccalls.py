@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 
 from serving import trace
+from serving.gate import Gate, requests_log
 from serving.grpc import CALLS, SERVICE
-from serving.guard import Gate, requests_log
 from serving.meters import OTHER
 
 Code = grpc.StatusCode
@@ -40,7 +40,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         """The handler of a call, told of when it has answered."""
         metadata = {name: value for name, value in details.invocation_metadata or () if isinstance(value, str)}
         given = {name: metadata[name].encode() for name in (REQUEST_ID, "traceparent") if name in metadata}
-        context = trace.Context(trace.request_id(given.get(REQUEST_ID)), trace.trace(given.get("traceparent")))
+        context = trace.Context.of(given.get(REQUEST_ID), given.get("traceparent"))
         trace.current.set(context)
         told = _Told(self._gate, context, details.method)
         handler = await continuation(details)
@@ -93,7 +93,7 @@ class _Told:
                 "ms": round(seconds * 1000, 3),
                 "key": self._context.key,
             }
-            requests_log.info("request", extra={"fields": fields})
+            trace.tell(requests_log, "request", fields, self._context)
 
 
 def _code(given: Any) -> Any:

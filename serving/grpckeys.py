@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.access import bearer
-from serving.guard import Gate
+from serving.gate import Gate
 from serving.keys import Scope
 from serving.trace import current
 

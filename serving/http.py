@@ -24,6 +24,8 @@ Headers = dict[bytes, bytes]
 JSON, BINARY = b"application/json", b"application/octet-stream"
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 RETRY_S = b"1"
+JSON_BYTES = b"inference-header-content-length"
+"""Header that tells where the JSON ends and binary tensors begin."""
 
 
 class Answering:
@@ -63,13 +65,13 @@ class Infer(Answering):
         """Score the tensors of a request."""
         path = scope["path_params"]
         model = await self.service.model(path["name"], path.get("version", ""))
-        request, columns = protocol.parse(body, dict(scope["headers"]).get(b"inference-header-content-length"))
+        request, columns = protocol.parse(body, dict(scope["headers"]).get(JSON_BYTES))
         found = await self.service.infer(model, columns)
         content, json = protocol.answer(request, path["name"], model.version, found)
         if json is None:
             await respond(send, 200, content, JSON)
         else:
-            await respond(send, 200, content, BINARY, (b"inference-header-content-length", b"%d" % json))
+            await respond(send, 200, content, BINARY, (JSON_BYTES, b"%d" % json))
 
 
 class Score(Answering):

@@ -1,11 +1,17 @@
 """What Prometheus is told of the service: requests, how long they take, how many are at work, what is turned away."""
 
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -19,36 +25,23 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        names = ("method", "route", "status")
-        self._requests = Counter("tidewatch_http_requests", "Requests answered.", names, registry=self.registry)
-        self._seconds = Histogram(
-            "tidewatch_http_request_duration_seconds",
-            "Time to answer a request, streams excepted.",
-            names[:2],
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
+        self._counts: Counter[tuple[str, str, int]] = Counter()
+        self._times: dict[tuple[str, str], _Times] = defaultdict(_Times)
+        self.registry.register(_Requests(self._counts, self._times))
         self.in_flight = Gauge("tidewatch_http_requests_in_flight", "Requests at work.", registry=self.registry)
         self.streams = Gauge("tidewatch_http_streams", "Readers of a stream.", registry=self.registry)
-        self.rejected = Counter(
+        self.rejected = prometheus_client.Counter(
             "tidewatch_http_rejected", "Requests turned away before any work.", ["reason"], registry=self.registry
         )
-        self._counts: dict[tuple[str, str, int], Counter] = {}
-        self._times: dict[tuple[str, str], Histogram] = {}
 
     def answered(self, method: str, route: str, status: int, seconds: float | None) -> None:
         """Count a request; ``seconds`` is None for a stream."""
         method = method if method in METHODS else OTHER
-        count = self._counts.get((method, route, status))
-        if count is None:
-            count = self._counts[method, route, status] = self._requests.labels(method, route, str(status))
-        count.inc()
-        if seconds is None:
-            return
-        times = self._times.get((method, route))
-        if times is None:
-            times = self._times[method, route] = self._seconds.labels(method, route)
-        times.observe(seconds)
+        self._counts[method, route, status] += 1
+        if seconds is not None:
+            times = self._times[method, route]
+            times.counts[bisect_left(BUCKETS, seconds)] += 1
+            times.total += seconds
 
     def collected(self, counts: Mapping[str, int]) -> None:
         """Tell how many predictions were ``written`` and ``dropped``, as ``counts`` says at the moment."""
@@ -58,6 +51,42 @@ class Meters:
         """All metrics in the text format that ``accept`` asks for, and its content type."""
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
+
+
+@dataclass(slots=True)
+class _Times:
+    """How long requests of one route took."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    """In each bucket alone; the last is without end."""
+    total: float = 0.0
+    """Seconds."""
+
+
+class _Requests(Collector):
+    """Counts of requests, which are only added up when somebody asks: they are counted at each request."""
+
+    def __init__(self, counts: Mapping[tuple[str, str, int], int], times: Mapping[tuple[str, str], _Times]) -> None:
+        self._counts = counts
+        self._times = times
+
+    def collect(self) -> Iterator[Metric]:
+        """As they are at the moment."""
+        requests = CounterMetricFamily(
+            "tidewatch_http_requests", "Requests answered.", labels=("method", "route", "status")
+        )
+        for (method, route, status), count in self._counts.items():
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
+        seconds = HistogramMetricFamily(
+            "tidewatch_http_request_duration_seconds",
+            "Time to answer a request, streams excepted.",
+            labels=("method", "route"),
+        )
+        bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
+        for names, times in self._times.items():
+            seconds.add_metric(names, [*zip(bounds, accumulate(times.counts), strict=True)], times.total)
+        yield seconds
 
 
 class _Collected(Collector):

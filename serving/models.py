@@ -19,7 +19,7 @@ from scorers.statistics import Floats, Statistics
 from scorers.verdicts import Verdicts
 from serving.errors import RefusedError
 from serving.signature import Field, Signature, listed, short
-from serving.tensors import Array, Columns, Tensor
+from serving.tensors import Array, Columns, Outputs, Tensor
 from stream.parse import BEYOND, LARGEST
 
 TOP = 3
@@ -69,7 +69,7 @@ class Model(Protocol):
             RefusedError: they do not keep the signature.
         """
 
-    def results(self, given: Columns, found: Columns) -> list[dict[str, Any]]:
+    def results(self, given: Columns, found: Outputs) -> list[dict[str, Any]]:
         """What a plain answer has of each row, of a request's columns and the outputs."""
 
 
@@ -225,7 +225,7 @@ class FleetModel:
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self._features)}
 
-    def results(self, given: Columns, found: Columns) -> list[dict[str, Any]]:
+    def results(self, given: Columns, found: Outputs) -> list[dict[str, Any]]:
         """A verdict for each row, named as ``device.scores`` names it."""
         plain = {name: array.tolist() for name, array in found.items()}
         devices = plain[DEVICE] if DEVICE in plain else given[DEVICE].ravel().tolist() if DEVICE in given else None

@@ -7,7 +7,7 @@ import msgspec
 
 from serving.errors import RefusedError
 from serving.signature import blank, listed
-from serving.tensors import Columns, Tensor, datatype, from_bytes, from_json, to_bytes
+from serving.tensors import Columns, Outputs, Tensor, datatype, from_bytes, from_json, to_bytes
 
 NAME = "tidewatch"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
@@ -90,7 +90,7 @@ def _columns(inputs: Sequence[Input], binary: memoryview) -> Columns:
             raise RefusedError(f"{one.name:.80}: there are two inputs of this name.")
         size = one.parameters.get("binary_data_size")
         if size is None:
-            if not bytes(one.data):
+            if not memoryview(one.data):
                 raise RefusedError(
                     f"{one.name:.80}.data: missing; expected the elements, or parameters.binary_data_size."
                 )
@@ -101,7 +101,7 @@ def _columns(inputs: Sequence[Input], binary: memoryview) -> Columns:
                 f"{one.name:.80}.parameters.binary_data_size: expected a whole number up to the {len(binary) - at} "
                 f"bytes that are left, and got {size!r:.40}."
             )
-        if bytes(one.data):
+        if memoryview(one.data):
             raise RefusedError(f"{one.name:.80}: expected data or binary_data_size, and got both.")
         found[one.name] = from_bytes(tensor, binary[at : at + size])
         at += size
@@ -110,39 +110,39 @@ def _columns(inputs: Sequence[Input], binary: memoryview) -> Columns:
     return found
 
 
-def chosen(columns: Columns, wanted: Sequence[str]) -> Columns:
-    """The outputs asked for, in that order; all where there are none.
+def chosen(columns: Outputs, wanted: Sequence[str]) -> Sequence[str]:
+    """The names of the outputs asked for, in that order; all where there are none.
 
     Raises:
         RefusedError: there is no such output.
     """
     if not wanted:
-        return columns
+        return list(columns)
     if unknown := [name for name in wanted if name not in columns]:
         raise RefusedError(f"outputs: there is no {listed(unknown)}; there is {', '.join(columns)}.")
-    return {name: columns[name] for name in wanted}
+    return wanted
 
 
-def answer(request: Request, name: str, version: str, columns: Columns) -> tuple[bytes, int | None]:
+def answer(request: Request, name: str, version: str, columns: Outputs) -> tuple[bytes, int | None]:
     """The response to a request, and where its JSON ends if binary data follow.
 
     Raises:
         RefusedError: an output is asked for that there is not, or in a form that there is not.
     """
-    found = chosen(columns, [one.name for one in request.outputs])
     forms = {one.name: one.parameters for one in request.outputs}
     everything = _flag("parameters.binary_data_output", request.parameters, "binary_data_output", default=False)
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for output, array in found.items():
-        about: dict[str, Any] = {"name": output, "datatype": datatype(array), "shape": array.shape}
-        parameters = forms.get(output)
-        if everything if not parameters else _flag(f"outputs.{output}", parameters, "binary_data", default=everything):
-            data = to_bytes(array)
-            tail.append(data)
-            about["parameters"] = {"binary_data_size": len(data)}
+    for output in chosen(columns, [*forms]):
+        about = columns.json(output)
+        if parameters := forms.get(output):
+            binary = _flag(f"outputs.{output}", parameters, "binary_data", default=everything)
         else:
-            about["data"] = array.ravel().tolist()
+            binary = everything
+        if binary:
+            tail.append(to_bytes(columns[output]))
+            del about["data"]
+            about["parameters"] = {"binary_data_size": len(tail[-1])}
         outputs.append(about)
     response: dict[str, Any] = {"model_name": name, "model_version": version}
     if request.id:

@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 
 from serving import replay as recorded
-from serving.batching import Batcher
+from serving.batching import Asker, Batcher
 from serving.errors import RefusedError
 from serving.models import STAMP, FleetModel, Model
 from serving.repository import Repository
-from serving.tensors import Columns
+from serving.tensors import Columns, Outputs
 from stream.partition import StreamSpec
 
 log = logging.getLogger(__name__)
@@ -83,28 +83,49 @@ class Service:
             NotFoundError: there is none.
             OverloadedError: it cannot be loaded.
         """
-        found = self.repository.find(name, version) or await self.repository.get(name, version)
+        return self._tried(self.repository.find(name, version) or await self.repository.get(name, version), version)
+
+    def at_hand(self, name: str, version: str = "") -> Model | None:
+        """The model that is to answer; None where its file must be loaded first.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = self.repository.find(name, version)
+        return found and self._tried(found, version)
+
+    def _tried(self, found: Model, version: str) -> Model:
+        """A model, or the challenger's in its place."""
         if not version and self.trial.canary and (rival := self.repository.rival(found)) and self._canary.turn():
             self.counts["canary"] += 1
             return rival
         return found
 
-    async def infer(self, model: Model, columns: Columns) -> Columns:
+    async def infer(self, model: Model, columns: Columns) -> Outputs:
         """The outputs of a request: of rows of features, or of readings where there is a column ``ts``.
 
         Raises:
             RefusedError: the columns do not keep the signature.
         """
         if STAMP in columns and isinstance(model, FleetModel):
-            return recorded.columns(await self.replay(model, recorded.readings_of(model, columns)))
-        prepared = model.prepare(columns)
+            return Outputs.of(recorded.columns(await self.replay(model, recorded.readings_of(model, columns))))
+        done: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+        self.put(model, model.prepare(columns), done)
+        found = await done
+        self.told(model, columns, found)
+        return found
+
+    def put(self, model: Model, prepared: Columns, asker: Asker) -> None:
+        """Let an asker have the outputs of columns that the model has prepared; ``told`` is to follow."""
         self._count(len(next(iter(prepared.values()))))
-        found = await self.batcher.infer(model.engine, prepared)
+        self.batcher.put(model.engine, prepared, asker)
+
+    def told(self, model: Model, columns: Columns, found: Outputs) -> None:
+        """Collect what was answered, and ask the challenger too."""
         if self.collect:
             self.collect(model.name, model.version, columns, found)
         if self.trial.shadow and (rival := self.repository.rival(model)) and self._shadow.turn():
             self._copy(rival, columns, found, model.version)
-        return found
 
     async def replay(self, model: Model, readings: Sequence[recorded.Reading]) -> list[msgspec.Raw]:
         """Scores of the windows that readings make."""
@@ -149,7 +170,7 @@ class Service:
 
     # --- the challenger ------------------------------------------------------------------------
 
-    def _copy(self, rival: Model, columns: Columns, said: Columns, version: str) -> None:
+    def _copy(self, rival: Model, columns: Columns, said: Outputs, version: str) -> None:
         if len(self._copies) >= _COPIES:
             self.counts["shadow.left_out"] += 1
             return
@@ -157,7 +178,7 @@ class Service:
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _compare(self, rival: Model, columns: Columns, said: Columns, version: str) -> None:
+    async def _compare(self, rival: Model, columns: Columns, said: Outputs, version: str) -> None:
         try:
             other = await self.batcher.infer(rival.engine, rival.prepare(columns))
         except RefusedError as error:

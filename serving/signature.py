@@ -82,12 +82,12 @@ class Signature:
             RefusedError: one is missing, unknown, of another type, width or number of rows.
             TooLargeError: there are too many rows.
         """
-        known = {field.name: field for field in self.fields}
-        if missing := [name for name in known if name not in columns]:
+        names = [field.name for field in self.fields]
+        if missing := [name for name in names if name not in columns]:
             raise RefusedError(f"{listed(missing)}: missing; expected {self}.")
-        if extra := [name for name in columns if name not in known]:
+        if extra := [name for name in columns if name not in names]:
             raise RefusedError(f"{listed(extra)}: unknown; expected {self}.")
-        found = {name: field.check(columns[name]) for name, field in known.items()}
+        found = {field.name: field.check(columns[field.name]) for field in self.fields}
         self.count(found)
         return found
 

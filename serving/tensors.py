@@ -6,8 +6,8 @@ Numbers as bytes are little-endian and row-major; each element of BYTES is prece
 
 import math
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +19,68 @@ from serving.errors import RefusedError, TooLargeError
 Array = NDArray[Any]
 Columns = dict[str, Array]
 """Arrays with one row a window (or reading) each, by the name of their tensor."""
+
+
+class Flat(NamedTuple):
+    """A tensor's elements as JSON has them."""
+
+    datatype: str
+    tail: tuple[int, ...]
+    """Its shape without the first dimension."""
+    width: int
+    """Elements of a row."""
+    data: list[Any]
+
+
+class Scored:
+    """Columns of requests that were scored together."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    @cached_property
+    def flat(self) -> dict[str, Flat]:
+        """The same as lists, which are made once for all requests."""
+        return {
+            name: Flat(datatype(array), tail, math.prod(tail), array.ravel().tolist())
+            for name, array in self.columns.items()
+            for tail in (array.shape[1:],)
+        }
+
+
+class Outputs(Mapping[str, Array]):
+    """The columns of one request: rows ``start`` to ``end`` of those that were scored together."""
+
+    __slots__ = ("_end", "_scored", "_start")
+
+    def __init__(self, scored: Scored, start: int, end: int) -> None:
+        self._scored, self._start, self._end = scored, start, end
+
+    @classmethod
+    def of(cls, columns: Columns) -> "Outputs":
+        """All rows of columns."""
+        return cls(Scored(columns), 0, len(next(iter(columns.values()))))
+
+    def __getitem__(self, name: str) -> Array:
+        return self._scored.columns[name][self._start : self._end]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scored.columns)
+
+    def __len__(self) -> int:
+        return len(self._scored.columns)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A tensor of JSON: its name, datatype, shape and data."""
+        kind, tail, width, data = self._scored.flat[name]
+        start, end = self._start, self._end
+        return {
+            "name": name,
+            "datatype": kind,
+            "shape": (end - start, *tail),
+            "data": data[start * width : end * width],
+        }
+
 
 DTYPES: dict[str, str] = {
     "BOOL": "?", "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "<i1", "INT16": "<i2",
@@ -63,13 +125,15 @@ def from_json(tensor: Tensor, data: bytes | msgspec.Raw) -> Array:
     kind = _kind(tensor)
     size = _size(tensor)
     for decoder in _DECODERS[kind[-2:-1] or kind]:
-        with suppress(msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-            found = np.array(decoder.decode(data), "O" if kind == "O" else kind)
-            if found.size == size:
-                return found.reshape(tensor.shape)
-            raise RefusedError(
-                f"{tensor.name}: its data has {found.size} elements, and shape {list(tensor.shape)} asks for {size}."
-            )
+        try:
+            found = np.array(decoder.decode(data), kind)
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+            continue
+        if found.size == size:
+            return found.reshape(tensor.shape)
+        raise RefusedError(
+            f"{tensor.name}: its data has {found.size} elements, and shape {list(tensor.shape)} asks for {size}."
+        )
     raise RefusedError(
         f"{tensor.name}: data of datatype {tensor.datatype} must be an array of {_CALLED[kind[-2:-1] or kind]} "
         "in range, flat or nested by the shape."

@@ -28,9 +28,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from scorers.errors import ConfigError, hold
-from serving.guard import Gate
+from serving.gate import Gate
 from serving.keys import Ring
-from serving.trace import JsonFormatter
+from serving.shortcut import Shortcut
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Patient(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, which cuts off who sends headers without end, in time or size (Slowloris)."""
 
     header_s = 10.0
+    shortcut: Shortcut | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -111,6 +112,8 @@ class Patient(HttpToolsProtocol):
         self._partial = True
         self._begun = False
         self._header_bytes = 0
+        self._held: list[bytes] | None = None
+        """The body of a request that may go the short way, once it is whole."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that says nothing at all is cut off too."""
@@ -131,15 +134,50 @@ class Patient(HttpToolsProtocol):
         """Headers are whole; the guard may cut the connection, where a client takes no more of an answer."""
         self._partial = self._begun = False
         self._header_bytes = 0
+        if self.shortcut and self.shortcut.fits(self):
+            self._held = []
+        else:
+            self._ordinary()
+
+    def _ordinary(self) -> None:
         super().on_headers_complete()
         scope: Any = self.scope
         scope["extensions"] = {"tidewatch.abort": {"call": self.transport.abort}}
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held.append(body)
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        if self._held is None:
+            super().on_message_complete()
+            return
+        short = self.shortcut and self.shortcut.take(self, b"".join(self._held))
+        if short:
+            self._held = None
+            self.cycle = short  # type: ignore[assignment]  # it has what is asked of one
+        else:
+            self._let_go()
+            super().on_message_complete()
+
+    def _let_go(self) -> None:
+        """Send what was held the ordinary way."""
+        held, self._held = self._held, None
+        self._ordinary()
+        for piece in held or ():
+            super().on_body(piece)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and watch how headers come."""
         if self._partial:
             self._header_bytes += len(data)
         super().data_received(data)
+        if self._held is not None:
+            self._let_go()
         if not self._partial:
             if self._waiting:
                 self._disarm()
@@ -235,19 +273,20 @@ def _readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def server(app: ASGIApp, gate: Gate, listen: Listen, **options: Any) -> Server:
+def server(app: ASGIApp, gate: Gate, listen: Listen, shortcut: Shortcut | None = None, **options: Any) -> Server:
     """A server for an app behind ``guard``; ``run()`` serves until a signal, ``serve()`` in an event loop.
 
     Args:
         app: what answers.
         gate: what ``guard`` gave for it.
         listen: where, and how patiently.
+        shortcut: takes small requests to score.
         options: of ``uvicorn.Config``, such as ``fd`` or ``loop``.
 
     Raises:
         ConfigError: certificate or key cannot be used.
     """
-    protocol = type("Patient", (Patient,), {"header_s": listen.header_s})
+    protocol = type("Patient", (Patient,), {"header_s": listen.header_s, "shortcut": shortcut})
     given: dict[str, Any] = {
         "host": listen.host,
         "port": listen.port,
@@ -278,14 +317,3 @@ def _check_tls(cert: Path, key: Path) -> None:
 
 def _no_password() -> str:
     raise ValueError("the private key has a password")
-
-
-def log_as_json(level: int) -> None:
-    """Send this process's logs to stderr as JSON lines, uvicorn's too."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)
-    for name in ("serving.requests", "serving.wire"):
-        logging.getLogger(name).setLevel(logging.INFO)

@@ -13,7 +13,8 @@ from fastapi import APIRouter, FastAPI
 from serving import collect, jobs, state
 from serving.collect import Collector, CollectSpec
 from serving.events import Hub
-from serving.guard import Gate, GuardSpec, guard
+from serving.gate import Gate, GuardSpec
+from serving.guard import guard
 from serving.limits import Limits
 from serving.recent import Recent
 from serving.wire import Listen, ring

@@ -14,10 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.batching import Batcher
+from serving.gate import Gate, GuardSpec
 from serving.grpc import SERVICE, Calls, Listener, listening, messages
 from serving.grpccalls import CallInterceptor
 from serving.grpckeys import KeyInterceptor
-from serving.guard import Gate, GuardSpec
 from serving.keys import KeyFile, Ring, Scope
 from serving.limits import Limits
 from serving.repository import Repository, Spec

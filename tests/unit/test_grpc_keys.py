@@ -10,8 +10,8 @@ import grpc
 import pytest
 from google.protobuf.message import DecodeError
 
+from serving.gate import Gate, GuardSpec
 from serving.grpckeys import KeyInterceptor
-from serving.guard import Gate, GuardSpec
 from serving.keys import KeyFile, Ring, Scope
 from serving.limits import Limits
 

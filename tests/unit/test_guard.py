@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import StreamingResponse
 
-from serving.guard import Gate, GuardSpec, guard
+from serving.gate import Gate, GuardSpec
+from serving.guard import guard
 from serving.keys import KeyFile, Ring, Scope
 from serving.limits import Limits
 from serving.trace import JsonFormatter, current

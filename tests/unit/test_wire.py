@@ -18,7 +18,8 @@ from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 
 from scorers.errors import ConfigError
-from serving.guard import Gate, GuardSpec, guard
+from serving.gate import Gate, GuardSpec
+from serving.guard import guard
 from serving.keys import KeyFile, Scope
 from serving.limits import Limits
 from serving.wire import HEADER_BYTES, Listen, Server, ring, server

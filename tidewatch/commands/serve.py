@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from serving import wire
+from serving import logs
 from tidewatch import hosting, smoke
 from tidewatch.commands.flags import AsJson
 from tidewatch.console import emit, err, out
@@ -45,7 +45,7 @@ def serve(
     in_force: InForce = context.obj
     settings = override(in_force, {name: value for name, value in flags.items() if value is not None}).settings
     built = hosting.host(settings)
-    wire.log_as_json(logging.getLogger().level)
+    logs.as_json(logging.getLogger().level)
     hosting.follow(settings)
     err.print(f"serving {hosting.url(settings)}, its documents at {hosting.url(settings)}/docs", soft_wrap=True)
     hosting.run(settings, built)
