@@ -15,7 +15,6 @@ from starlette.types import Scope
 
 from serving import access, trace
 from serving.access import LOOPBACK, OPEN, RULES, Rule
-from serving.deadlines import Deadlines
 from serving.keys import Ring
 from serving.limits import Buckets, Limits
 from serving.meters import METHODS, OTHER, Meters
@@ -81,7 +80,6 @@ class Gate:
         """Whether there is a route of this path and method."""
         self.on_drain: list[Callable[[], None]] = []
         """Called once, when the service begins to leave: streams end themselves."""
-        self.answers, self.bodies = Deadlines(spec.limits.request_s), Deadlines(spec.limits.body_s)
         self.buckets = Buckets(spec.limits.rate, spec.limits.burst) if spec.limits.rate else None
         self.meters.in_flight.set_function(lambda: self.at_work)
         self.meters.streams.set_function(lambda: self.streams)

@@ -124,12 +124,11 @@ class _Exchange:
                 gate.streams -= 1
             return
         gate.at_work += 1
-        limit = gate.answers.begin()
         try:
-            with limit:
+            async with asyncio.timeout(self._limits.request_s) as limit:
                 await self._app(self._scope, self._received, self._sent)
         except TimeoutError:
-            if not limit.expired:
+            if not limit.expired():
                 raise
             raise Refusal(504, "timeout", f"No answer within {self._limits.request_s:g} s.") from None
         finally:
@@ -141,14 +140,12 @@ class _Exchange:
             raise self._refused
         if self._status or self._body_end == float("inf"):
             return await self._receive()
+        loop = asyncio.get_running_loop()
+        if self._body_end is None:
+            self._body_end = loop.time() + self._limits.body_s
         try:
-            if self._body_end is None:
-                with self._gate.bodies.begin() as limit:
-                    self._body_end = limit.at
-                    message = await self._receive()
-            else:
-                async with asyncio.timeout_at(self._body_end):
-                    message = await self._receive()
+            async with asyncio.timeout_at(self._body_end):
+                message = await self._receive()
         except TimeoutError:
             self._refused = Refusal(408, "slow", "The body came too slowly.", (b"connection", b"close"))
             raise self._refused from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TextIO
 
 from serving.trace import JsonFormatter
@@ -32,9 +33,9 @@ class Turns(logging.StreamHandler[TextIO]):
         """Write what is there."""
         with self.lock:  # type: ignore[union-attr]  # there is one from the beginning
             lines, self._lines, self._due = self._lines, [], False
-            if lines:
+            with suppress(OSError, ValueError):  # nobody reads any more, and there is no other place to say so
                 self.stream.write("".join(lines))
-            super().flush()
+                super().flush()
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:

@@ -3,7 +3,7 @@
 A task, its queue of messages and the layers of ASGI cost a request more than its scores do. What comes whole with its
 headers, asks for scores of a model in memory and is refused nothing is therefore parsed, put with the others and
 answered here, with the gate's own functions and the protocol's. Whatever is otherwise in any way, what is to be
-refused too, goes the ordinary way, which does the same (``tests/live/test_shortcut.py`` compares).
+refused too, goes the ordinary way, which does the same (``tests/unit/test_shortcut.py`` compares).
 """
 
 import asyncio
@@ -27,21 +27,13 @@ log = logging.getLogger(__name__)
 SMALL = 64 * 1024
 """Bytes of a body that is taken."""
 _INFER = re.compile(rb"/v2/models/([\w.:@+=~/-]+?)(?:/versions/([\w.:@+=~-]+))?/infer")
-_UNUSUAL = frozenset(
-    (
-        b"origin",
-        b"expect",
-        b"upgrade",
-        b"transfer-encoding",
-        b"content-encoding",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-    )
-)
+_UNUSUAL = frozenset({
+    b"origin", b"expect", b"upgrade", b"transfer-encoding", b"content-encoding",
+    b"x-forwarded-for", b"x-forwarded-proto",
+})  # fmt: skip
 """Headers of which the ordinary way makes something."""
-_NAMED, _VERSIONED = (
-    SimpleNamespace(path=f"/v2/models/{{name}}{which}/infer") for which in ("", "/versions/{version}")
-)
+_NAMED = SimpleNamespace(path="/v2/models/{name}/infer")
+_VERSIONED = SimpleNamespace(path="/v2/models/{name}/versions/{version}/infer")
 _NOBODY = asyncio.Event()
 
 
@@ -88,7 +80,7 @@ class Shortcut:
                 return None
             prepared = model.prepare(columns)
             entry.let_in()
-        except (Refusal, RefusedError):
+        except (Refusal, RefusedError):  # told the ordinary way
             return None
         short = Short(self, connection, entry, Ask(name, model, request, columns))
         self.service.put(model, prepared, short)

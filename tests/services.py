@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
-import uvicorn
+import uvloop
 
 from scorers import pack
 from scorers.fit import Detector, TrainSpec, fit_device
@@ -25,17 +25,23 @@ from scorers.forecast.fit import PUBLISHED, Teaching, fit
 from scorers.forecast.labels import halves
 from scorers.forecast.model import Forecaster
 from scorers.model import DeviceModel
+from serving import wire
 from serving.app import Parts, build
 from serving.batching import Batcher
+from serving.gate import Gate, GuardSpec
 from serving.grpc import Listener, listening
+from serving.guard import guard
 from serving.repository import Repository, Spec
 from serving.service import Service, Trial
+from serving.shortcut import Shortcut
+from serving.wire import Listen
 from stream.partition import StreamSpec
 from tests import loads
 from tests.simulator import Device
 from tidewatch.servers import free_ports
 
 SPEC = TrainSpec()
+TRIAL = Trial()
 NEIGHBOURS = TrainSpec(detector=Detector.NEAREST)
 
 
@@ -83,6 +89,7 @@ class Running:
     port: int
     grpc: int
     service: Service
+    gate: Gate
     loop: asyncio.AbstractEventLoop
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -109,8 +116,10 @@ class Running:
 
 
 @contextmanager
-def serving(spec: Spec, trial: Trial = Trial(), stream: StreamSpec | None = None) -> Iterator[Running]:  # noqa: B008 - frozen
-    """A service on free ports, ready when it is given."""
+def serving(
+    spec: Spec, trial: Trial = TRIAL, stream: StreamSpec | None = None, *, shortcut: bool = True
+) -> Iterator[Running]:
+    """A service on free ports, ready when it is given; ``shortcut`` False sends every request the ordinary way."""
     port, grpc = free_ports(2)
     service = Service(Repository(spec), Batcher(0.001), stream or StreamSpec(), trial)
     beside = partial(_listening, grpc)
@@ -124,15 +133,15 @@ def serving(spec: Spec, trial: Trial = Trial(), stream: StreamSpec | None = None
         yield
 
     app = build(Parts(service, "0", look_s=0.05, beside=(beside, started)))
+    gate = guard(app, GuardSpec())
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(app, loop="uvloop", http="httptools", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    work = partial(asyncio.Runner(loop_factory=config.get_loop_factory()).run, server.serve([listener]))
+    server = wire.server(app, gate, Listen(notice_s=0), Shortcut(service, gate) if shortcut else None)
+    work = partial(asyncio.Runner(loop_factory=uvloop.new_event_loop).run, server.serve([listener]))
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert ready.wait(60)
     try:
-        yield Running(port, grpc, service, loops[0])
+        yield Running(port, grpc, service, gate, loops[0])
     finally:
         server.should_exit = True
         thread.join(30)
