@@ -134,15 +134,16 @@ def answer(request: Request, name: str, version: str, columns: Outputs) -> tuple
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for output in chosen(columns, [*forms]):
-        about = columns.json(output)
+        about = columns.tensor(output)
         if parameters := forms.get(output):
             binary = _flag(f"outputs.{output}", parameters, "binary_data", default=everything)
         else:
             binary = everything
         if binary:
             tail.append(to_bytes(columns[output]))
-            del about["data"]
             about["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            about["data"] = columns.elements(output)
         outputs.append(about)
     response: dict[str, Any] = {"model_name": name, "model_version": version}
     if request.id:

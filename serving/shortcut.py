@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving import http, protocol, trace
 from serving.errors import OverloadedError, RefusedError
-from serving.gate import FAILED, Entry, Gate, Headers, Refusal, common
+from serving.gate import FAILED, Entry, Gate, Headers, common
 from serving.models import STAMP, Model
 from serving.service import Service
 from serving.tensors import Columns, Outputs
@@ -69,19 +69,19 @@ class Shortcut:
         scope: Any = connection.scope
         scope |= {"method": "POST", "path": connection.url.decode(), "raw_path": connection.url, "query_string": b""}
         name, version = (part.decode() for part in found.groups(b""))
-        scope["route"] = _VERSIONED if version else _NAMED
         headers = dict(connection.headers)
         entry = Entry(self._gate, scope, headers)
         try:
             entry.check()
-            model = self.service.at_hand(name, version)
             request, columns = protocol.parse(body, headers.get(http.JSON_BYTES))
+            model = self.service.at_hand(name, version)
             if model is None or STAMP in columns:  # a file to be loaded, or readings
                 return None
             prepared = model.prepare(columns)
             entry.let_in()
-        except (Refusal, RefusedError):  # told the ordinary way
+        except Exception:  # noqa: BLE001 - whatever it is, the ordinary way tells of it
             return None
+        scope["route"] = _VERSIONED if version else _NAMED
         short = Short(self, connection, entry, Ask(name, model, request, columns))
         self.service.put(model, prepared, short)
         return short

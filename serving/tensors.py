@@ -21,31 +21,24 @@ Columns = dict[str, Array]
 """Arrays with one row a window (or reading) each, by the name of their tensor."""
 
 
-class Flat(NamedTuple):
-    """A tensor's elements as JSON has them."""
-
-    datatype: str
-    tail: tuple[int, ...]
-    """Its shape without the first dimension."""
-    width: int
-    """Elements of a row."""
-    data: list[Any]
-
-
 class Scored:
-    """Columns of requests that were scored together."""
+    """Columns of requests that were scored together, and what an answer in JSON has of each, made once for all."""
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
+        self._lists: dict[str, list[Any]] = {}
 
     @cached_property
-    def flat(self) -> dict[str, Flat]:
-        """The same as lists, which are made once for all requests."""
-        return {
-            name: Flat(datatype(array), tail, math.prod(tail), array.ravel().tolist())
-            for name, array in self.columns.items()
-            for tail in (array.shape[1:],)
-        }
+    def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Datatypes, and shapes of a row."""
+        return {name: (datatype(array), array.shape[1:]) for name, array in self.columns.items()}
+
+    def elements(self, name: str) -> list[Any]:
+        """A column's elements, row by row."""
+        found = self._lists.get(name)
+        if found is None:
+            found = self._lists[name] = self.columns[name].ravel().tolist()
+        return found
 
 
 class Outputs(Mapping[str, Array]):
@@ -70,16 +63,15 @@ class Outputs(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._scored.columns)
 
-    def json(self, name: str) -> dict[str, Any]:
-        """A tensor of JSON: its name, datatype, shape and data."""
-        kind, tail, width, data = self._scored.flat[name]
-        start, end = self._start, self._end
-        return {
-            "name": name,
-            "datatype": kind,
-            "shape": (end - start, *tail),
-            "data": data[start * width : end * width],
-        }
+    def tensor(self, name: str) -> dict[str, Any]:
+        """A tensor's name, datatype and shape."""
+        kind, row = self._scored.kinds[name]
+        return {"name": name, "datatype": kind, "shape": (self._end - self._start, *row)}
+
+    def elements(self, name: str) -> list[Any]:
+        """A tensor's elements, row by row."""
+        width = math.prod(self._scored.kinds[name][1])
+        return self._scored.elements(name)[self._start * width : self._end * width]
 
 
 DTYPES: dict[str, str] = {
