@@ -18,6 +18,8 @@ from serving.signature import listed
 from serving.tensors import Array, Columns
 
 _LONGEST_ID = 1_000
+Id = str | msgspec.UnsetType
+"""What a client calls its request."""
 
 
 class Call(msgspec.Struct):
@@ -25,7 +27,7 @@ class Call(msgspec.Struct):
 
     data: msgspec.Raw
     model_name: str | msgspec.UnsetType = msgspec.UNSET
-    id: str | msgspec.UnsetType = msgspec.UNSET
+    id: Id = msgspec.UNSET
 
 
 _call = msgspec.json.Decoder(Call)
@@ -54,27 +56,51 @@ def parse(body: bytes) -> Call:
     return call
 
 
-async def score(
-    service: Service, name: str, data: bytes | msgspec.Raw, request: str | msgspec.UnsetType = msgspec.UNSET
-) -> bytes:
+async def score(service: Service, name: str, data: bytes | msgspec.Raw, request: Id = msgspec.UNSET) -> bytes:
     """The answer to a call, as JSON.
 
     Raises:
         RefusedError: there is no such model, or the data do not keep its signature.
     """
     model = await service.model(name)
-    results: Sequence[Any]
-    if bytes(data).lstrip(b" \t\r\n")[:1] == b"{":
-        fields = _decoded(_object, data, "data is no object")
-        if "readings" in fields or "windows" in fields:
-            results = await _recorded(service, model, fields)
-        else:
-            results = await _judged(service, model, {key: column(key, raw) for key, raw in fields.items()})
+    fields = _fields(data)
+    if fields is not None and ("readings" in fields or "windows" in fields):
+        results: Sequence[Any] = await _recorded(service, model, fields)
     else:
-        rows = _decoded(_rows, data, "data must be rows of numbers, or an object of columns, windows or readings")
-        results = await _judged(service, model, {FEATURES: _square(rows)})
-    answer = {"model_name": name, "model_version": model.version, "results": results}
-    return _encoder.encode(answer if request is msgspec.UNSET else {"id": request, **answer})
+        given = _columns(data, fields)
+        results = model.results(given, await service.infer(model, given))
+    return answer(name, model, results, request)
+
+
+def columns(data: msgspec.Raw) -> Columns | None:
+    """The columns of a call; None where it has readings or windows.
+
+    Raises:
+        RefusedError: its data are nothing of the kind.
+    """
+    fields = _fields(data)
+    return None if fields is not None and ("readings" in fields or "windows" in fields) else _columns(data, fields)
+
+
+def answer(name: str, model: Model, results: Sequence[Any], request: Id) -> bytes:
+    """The answer to the call of a request, as JSON."""
+    told = {"model_name": name, "model_version": model.version, "results": results}
+    return _encoder.encode(told if request is msgspec.UNSET else {"id": request, **told})
+
+
+def _fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    """The fields of an object; None where there is none."""
+    if bytes(data).lstrip(b" \t\r\n")[:1] != b"{":
+        return None
+    fields: dict[str, msgspec.Raw] = _decoded(_object, data, "data is no object")
+    return fields
+
+
+def _columns(data: bytes | msgspec.Raw, fields: dict[str, msgspec.Raw] | None) -> Columns:
+    if fields is not None:
+        return {key: column(key, raw) for key, raw in fields.items()}
+    rows = _decoded(_rows, data, "data must be rows of numbers, or an object of columns, windows or readings")
+    return {FEATURES: _square(rows)}
 
 
 async def _recorded(service: Service, model: Model, fields: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
@@ -83,10 +109,6 @@ async def _recorded(service: Service, model: Model, fields: dict[str, msgspec.Ra
     if "readings" in fields:
         return await service.replay(model, _decoded(_readings, fields["readings"], "data.readings"))
     return await service.judge(model, _decoded(_windows, fields["windows"], "data.windows"))
-
-
-async def _judged(service: Service, model: Model, columns: Columns) -> list[dict[str, Any]]:
-    return model.results(columns, await service.infer(model, columns))
 
 
 def column(name: str, raw: msgspec.Raw) -> Array:

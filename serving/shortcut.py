@@ -9,13 +9,14 @@ refused too, goes the ordinary way, which does the same (``tests/unit/test_short
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving import http, protocol, trace
+from serving import form, http, protocol, trace
 from serving.errors import OverloadedError, RefusedError
 from serving.gate import FAILED, Entry, Gate, Headers, common
 from serving.models import STAMP, Model
@@ -27,13 +28,12 @@ log = logging.getLogger(__name__)
 SMALL = 64 * 1024
 """Bytes of a body that is taken."""
 _INFER = re.compile(rb"/v2/models/([\w.:@+=~/-]+?)(?:/versions/([\w.:@+=~-]+))?/infer")
+_SCORE = re.compile(rb"/score|/api/v1/service/([\w.:@+=~/-]+)/score")
 _UNUSUAL = frozenset({
     b"origin", b"expect", b"upgrade", b"transfer-encoding", b"content-encoding",
     b"x-forwarded-for", b"x-forwarded-proto",
 })  # fmt: skip
 """Headers of which the ordinary way makes something."""
-_NAMED = SimpleNamespace(path="/v2/models/{name}/infer")
-_VERSIONED = SimpleNamespace(path="/v2/models/{name}/versions/{version}/infer")
 _NOBODY = asyncio.Event()
 
 
@@ -47,7 +47,7 @@ class Shortcut:
 
     def fits(self, connection: HttpToolsProtocol) -> bool:
         """Whether a request may go the short way, as its headers say; none of the connection may be at work."""
-        if _INFER.fullmatch(connection.url) is None or connection.parser.get_method() != b"POST":
+        if connection.parser.get_method() != b"POST" or not _asking(connection.url):
             return False
         headers = dict(connection.headers)
         length = headers.get(b"content-length", b"")
@@ -63,26 +63,21 @@ class Shortcut:
 
     def take(self, connection: HttpToolsProtocol, body: bytes) -> "Short | None":
         """Begin to answer a request; None where it is for the ordinary way."""
-        found = _INFER.fullmatch(connection.url)
-        if found is None:
-            return None
         scope: Any = connection.scope
         scope |= {"method": "POST", "path": connection.url.decode(), "raw_path": connection.url, "query_string": b""}
-        name, version = (part.decode() for part in found.groups(b""))
         headers = dict(connection.headers)
         entry = Entry(self._gate, scope, headers)
         try:
             entry.check()
-            request, columns = protocol.parse(body, headers.get(http.JSON_BYTES))
-            model = self.service.at_hand(name, version)
-            if model is None or STAMP in columns:  # a file to be loaded, or readings
+            ask = _asked(connection.url, headers, body)
+            model = ask and self.service.at_hand(ask.name, ask.version)
+            if ask is None or model is None or STAMP in ask.columns:  # a file to be loaded, or readings
                 return None
-            prepared = model.prepare(columns)
+            prepared = model.prepare(ask.columns)
             entry.let_in()
         except Exception:  # noqa: BLE001 - whatever it is, the ordinary way tells of it
             return None
-        scope["route"] = _VERSIONED if version else _NAMED
-        short = Short(self, connection, entry, Ask(name, model, request, columns))
+        short = Short(self, connection, entry, ask, model)
         self.service.put(model, prepared, short)
         return short
 
@@ -109,19 +104,49 @@ class Ask(NamedTuple):
 
     name: str
     """What it calls the model."""
-    model: Model
-    request: protocol.Request
+    version: str
     columns: Columns
+    answer: Callable[[Model, Outputs], tuple[bytes, int | None]]
+    """The body of the answer, and where its JSON ends if binary data follow."""
+
+
+def _asking(url: bytes) -> bool:
+    return (_INFER.fullmatch(url) or _SCORE.fullmatch(url)) is not None
+
+
+def _asked(url: bytes, headers: dict[bytes, bytes], body: bytes) -> Ask | None:
+    """What a request asks; None where it is more than scores of columns.
+
+    Raises:
+        RefusedError: its body is not what its address is for.
+    """
+    if found := _INFER.fullmatch(url):
+        name, version = (part.decode() for part in found.groups(b""))
+        request, columns = protocol.parse(body, headers.get(http.JSON_BYTES))
+        return Ask(
+            name, version, columns, lambda model, outputs: protocol.answer(request, name, model.version, outputs)
+        )
+    if found := _SCORE.fullmatch(url):
+        call = form.parse(body)
+        called = found[1].decode() if found[1] else call.model_name
+        given = form.columns(call.data)
+        if given is not None and called is not msgspec.UNSET:
+            return Ask(
+                called, "", given,
+                lambda model, outputs: (form.answer(called, model, model.results(given, outputs), call.id), None),
+            )  # fmt: skip
+    return None
 
 
 class Short:
     """A request on the short way: to uvicorn one of its cycles, to the batcher who asked."""
 
-    def __init__(self, lane: Shortcut, connection: HttpToolsProtocol, entry: Entry, ask: Ask) -> None:
+    def __init__(self, lane: Shortcut, connection: HttpToolsProtocol, entry: Entry, ask: Ask, model: Model) -> None:
         self.response_complete = self.disconnected = False
         self.keep_alive = connection.parser.should_keep_alive()
         self.message_event = _NOBODY
-        self._lane, self._connection, self._entry, self._ask = lane, connection, entry, ask
+        self._lane, self._connection, self._entry = lane, connection, entry
+        self._ask, self._model = ask, model
         self._status = 0
         self._answer = b""
         entry.gate.at_work += 1
@@ -134,8 +159,8 @@ class Short:
         """Answer with outputs."""
         token = trace.current.set(self._entry.context)
         try:
-            self._lane.service.told(self._ask.model, self._ask.columns, found)
-            content, json = protocol.answer(self._ask.request, self._ask.name, self._ask.model.version, found)
+            self._lane.service.told(self._model, self._ask.columns, found)
+            content, json = self._ask.answer(self._model, found)
             if json is None:
                 self._reply(200, content, http.JSON)
             else:

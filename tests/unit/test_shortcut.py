@@ -18,6 +18,7 @@ from serving.limits import Buckets
 from serving.models import FleetEngine
 from serving.repository import Spec
 from serving.shortcut import Shortcut
+from serving.signature import blank
 from tests import services
 from tests.services import Running
 
@@ -58,6 +59,13 @@ def sample(running: Running, name: str = "device-0", rows: int = 1) -> dict[str,
     model = running.do(running.service.model(name))
     columns = {key: np.repeat(array, rows, axis=0) for key, array in model.signature.sample.items()}
     return protocol.sample(columns)
+
+
+def plain_columns(running: Running, name: str) -> dict[str, Any]:
+    """Columns that a model takes."""
+    return {
+        key: blank(array).tolist() for key, array in running.do(running.service.model(name)).signature.sample.items()
+    }
 
 
 def request(body: bytes, path: str = INFER, *headers: str, line: str = "POST {} HTTP/1.1") -> bytes:
@@ -143,6 +151,8 @@ def usual(pair: Pair) -> dict[str, bytes]:
     """Requests that go the short way."""
     given = sample(pair.short)
     body, size = binary(pair)
+    rows = [given["inputs"][0]["data"]]
+    columns = plain_columns(pair.short, "fleet")
     return {
         "json": request(plain(pair)),
         "many rows": request(encoded(sample(pair.short, rows=40))),
@@ -158,6 +168,9 @@ def usual(pair: Pair) -> dict[str, bytes]:
         "no such output": request(encoded(given | outputs({"name": "?"}))),
         "binary tensors": request(body, INFER, f"Inference-Header-Content-Length: {size}"),
         "the last of its connection": request(plain(pair), INFER, "Connection: close"),
+        "rows": request(encoded({"model_name": "device-0", "data": rows, "id": "7"}), "/score"),
+        "rows by a path": request(encoded({"data": rows}), "/api/v1/service/device-0/score"),
+        "columns": request(encoded({"model_name": "fleet", "data": columns}), "/score"),
         "ids of its own": request(plain(pair), INFER, "X-Request-Id: order-66", "traceparent: 00-0af7-x"),
     }
 
@@ -170,6 +183,10 @@ def unusual(pair: Pair) -> dict[str, bytes]:
     wrong["inputs"][0]["shape"] = [1, 1]
     wrong["inputs"][0]["data"] = [1.0]
     return {
+        "readings": request(encoded({"model_name": "device-0", "data": {"readings": []}}), "/score"),
+        "rows of nobody": request(encoded({"data": [[1.0]]}), "/score"),
+        "rows of a wrong width": request(encoded({"model_name": "device-0", "data": [[1.0]]}), "/score"),
+        "rows in a query": request(b"", "/score?model_name=device-0&data=[[1]]", line="GET {} HTTP/1.1"),
         "no json": request(b"{"),
         "no body": request(b""),
         "wrong width": request(encoded(wrong)),
