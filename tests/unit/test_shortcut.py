@@ -3,11 +3,13 @@
 import gzip
 import json
 import logging
+import random
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -232,6 +234,39 @@ def test_requests_sent_at_once_are_answered_in_their_order(pair: Pair) -> None:
                 answer, rest = one(connection, rest)
                 found.append((answer.status, dict(answer.headers).get("x-request-id")))
         assert found == [(200, "r0"), (200, "r1"), (200, None), (400, "r2"), (200, "r3")]
+
+
+@pytest.fixture(scope="module")
+def lasting(pair: Pair) -> list[bytes]:
+    """Requests after which the connection goes on."""
+    known = [*usual(pair).values(), *unusual(pair).values()]
+    return [sent for sent in known if not ask(pair.ordinary, sent).closed]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_sent_however_it_is_cut_both_ways_answer_alike(pair: Pair, lasting: list[bytes], seed: int) -> None:
+    draw = random.Random(seed)
+    last = draw.choice([*(usual(pair) | unusual(pair)).values()])
+    requests = [*draw.choices(lasting, k=draw.randint(1, 12)), last]
+    cuts = sorted(draw.choices(range(len(b"".join(requests))), k=draw.randint(0, 6)))
+    assert conversation(pair.short, requests, cuts) == conversation(pair.ordinary, requests, cuts)
+
+
+def conversation(running: Running, requests: Sequence[bytes], cuts: Sequence[int]) -> list[Answer]:
+    """Answers to requests that are sent in pieces, with pauses between them."""
+    sent = b"".join(requests)
+    found: list[Answer] = []
+    rest = b""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start, end in pairwise([0, *cuts, len(sent)]):
+            connection.sendall(sent[start:end])
+            time.sleep(0.02)
+        for _ in requests:
+            answer, rest = one(connection, rest)
+            found.append(answer)
+    assert not rest
+    return found
 
 
 def test_a_request_that_comes_in_pieces_goes_the_ordinary_way(pair: Pair) -> None:
