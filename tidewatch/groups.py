@@ -337,8 +337,8 @@ class Models(_Group):
     follow: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_-]{0,100}$",
-        description="Workers keep `worker.fleet`, load workers their forecaster, equal to the version with this alias, "
-        "such as `champion`; empty: they take the file as it is.",
+        description="Workers keep `worker.fleet`, load workers their forecaster, the service both, equal to the "
+        "version with this alias, such as `champion`; empty: they take the file as it is.",
     )
     follow_s: Seconds = Field(default=10.0, description="How often they look.")
 

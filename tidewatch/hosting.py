@@ -155,11 +155,15 @@ def follow(settings: Settings) -> None:
     """Keep the files equal to what is in force in the registry, where `models.follow` says so."""
     if not settings.models.follow:
         return
-    pairs = [(settings.models.follow, settings.worker.fleet)]
+    followers = [Follower(settings.models, settings.worker.fleet)]
     if settings.serving.canary or settings.serving.shadow:
-        pairs.append((CHALLENGER, settings.serving.challenger))
-    for alias, target in pairs:
-        follower = Follower(settings.models.model_copy(update={"follow": alias}), target)
+        rivals = settings.models.model_copy(update={"follow": CHALLENGER})
+        followers.append(Follower(rivals, settings.serving.challenger))
+    if settings.serving.forecaster:
+        from tidewatch.forecast.record import FORECASTERS, forecasters  # noqa: PLC0415 - only those who follow are to pay
+
+        followers.append(Follower(forecasters(settings.models), model_file(settings.load), FORECASTERS))
+    for follower in followers:
         follower.look()
         follower.start()
 

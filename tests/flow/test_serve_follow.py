@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 
 from scorers.errors import UnavailableError
 from scorers.features import features
-from tests.services import fleet, put
+from tests.services import fleet, forecaster, lay, put
 from tests.simulator import Device
+from tidewatch.forecast import record as forecast
+from tidewatch.forecast.record import FORECASTERS, forecasters
+from tidewatch.groups import Models
 from tidewatch.registry import FILE, Record, Registry, Version
 from tidewatch.servers import free_ports
 from tidewatch.settings import load, override
@@ -30,6 +34,7 @@ class Site:
     """A registry, and a service of its own process that follows it."""
 
     folder: Path
+    models: Models
     registry: Registry
     caller: Caller
     log: Path
@@ -76,6 +81,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         "models.follow": "champion",
         "models.follow_s": 0.2,
         "worker.fleet": tmp_path / "fleet.arrow",
+        "load.folder": tmp_path / "load",
         "serving.challenger": tmp_path / "challenger.arrow",
         "serving.folder": tmp_path / "fleets",
         "serving.shadow": 1.0,
@@ -88,7 +94,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     flags = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEWATCH_")}
     log = tmp_path / "serve.log"
-    site = Site(tmp_path, Registry(settings.models), Caller(f"http://127.0.0.1:{port}"), log)
+    site = Site(tmp_path, settings.models, Registry(settings.models), Caller(f"http://127.0.0.1:{port}"), log)
     site.registry.promote(site.register("one"))
     command = [sys.executable, "-m", "tidewatch", *flags, "serve"]
     with (
@@ -125,3 +131,25 @@ def test_a_service_answers_with_who_is_in_force_in_the_registry(site: Site) -> N
     site.eventually(lambda: site.versions() == ["two", "one"])
 
     assert stays == [True] * 20
+
+
+def test_a_service_forecasts_by_who_is_in_force_in_the_registry(site: Site) -> None:
+    def version() -> Any:
+        answer = site.caller.ask("GET", "/v2/models/load")
+        return answer.json.get("versions") if answer.status == 200 else None
+
+    assert version() is None
+    registry = Registry(forecasters(site.models), FORECASTERS)
+    for name in ("l1", "l2"):
+        model, files = site.folder / f"{name}-model", site.folder / f"{name}-files"
+        model.mkdir()
+        files.mkdir()
+        lay(model / forecast.FILE, forecaster(name))
+        registry.promote(registry.record(Record(name, 1, 2, {}, {}, {}, {}, model, files)))
+        site.eventually(partial(_equal, version, [name]))
+    registry.rollback()
+    site.eventually(partial(_equal, version, ["l1"]))
+
+
+def _equal(found: Callable[[], Any], wanted: Any) -> bool:
+    return bool(found() == wanted)
