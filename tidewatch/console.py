@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from stream.contracts import Accepted, Alert
 
-out = Console(highlight=False)
+PIPED = 1000
+"""Characters of a line that no terminal shows: tables in a file or a pipe are as wide as they need."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
 err = Console(stderr=True, highlight=False)
 
 _AGAIN_S = 10.0
@@ -23,6 +28,11 @@ _WIDTH = 16
 """Bytes in a line of hexadecimal."""
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "firing": "red", "resolved": "green"}
+
+
+def folded(*heads: str, **options: Any) -> Table:
+    """A table whose cells are folded where a terminal is narrow, and not cut."""
+    return Table(*(Column(head, overflow="fold") for head in heads), **options)
 
 
 class Level(StrEnum):

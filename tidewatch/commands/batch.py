@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 
 from producers.columns import Columns
 from stream.decode import EARLIEST, LATEST
 from tidewatch.batch import run as batch
 from tidewatch.batch.spec import Format, Span
 from tidewatch.commands.flags import AsJson, OnEngine
-from tidewatch.console import emit, err, out, plain, progress
+from tidewatch.console import emit, err, folded, out, plain, progress
 from tidewatch.engines import Engine
 from tidewatch.jobs import Cancelled, Jobs, State, Status
 from tidewatch.settings import InForce
@@ -149,7 +148,7 @@ def list_jobs(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         emit([_short(status) for status in found])
         return
-    table = Table("job", "state", "stage", "done", "begun", "ended", "failures")
+    table = folded("job", "state", "stage", "done", "begun", "ended", "failures")
     for status in found:
         state = f"[{COLOURS.get(status.state, 'default')}]{status.state}[/]"
         done = f"{status.done} of {status.total}" if status.total else ""

@@ -8,12 +8,11 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from scorers.errors import ConfigError, InputError
 from stream.contracts import Reason
-from tidewatch.console import emit, err, out, picture, plain, utc
+from tidewatch.console import emit, err, folded, out, picture, plain, utc
 from tidewatch.rejects import Id, Ledger, Reject, Selection, newest, reasons
 from tidewatch.resend import NAMED, Resent, check, resend
 from tidewatch.settings import InForce
@@ -178,7 +177,7 @@ def _print_counts(ledger: Ledger, *, as_json: bool) -> None:
         for kind, count, done in rows:
             emit(kind._asdict() | {"rejects": count, "replayed": done, "pending": count - done})
         return
-    table = Table("topic", "reason", "rejects", "replayed", "pending")
+    table = folded("topic", "reason", "rejects", "replayed", "pending")
     for kind, count, done in rows:
         table.add_row(*kind, f"{count:,}", f"{done:,}", f"{count - done:,}")
     total, done = ledger.rejects.total(), ledger.replayed.total()

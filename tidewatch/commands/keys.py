@@ -5,12 +5,11 @@ import time
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from scorers.errors import ConfigError
 from serving.keys import Key, KeyFile, Scope
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import emit, err, out
+from tidewatch.console import emit, err, folded, out
 from tidewatch.settings import InForce
 from tidewatch.spans import duration, moment
 
@@ -56,7 +55,7 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         emit([*found])
         return
-    table = Table("id", "name", "ends in", "scopes", "created", "expires", "state")
+    table = folded("id", "name", "ends in", "scopes", "created", "expires", "state")
     for key in found:
         colour = COLOURS[str(key["state"])]
         times = (str(key[name] or "")[:19] for name in ("created", "expires"))

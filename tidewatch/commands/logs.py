@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE
 from rich.markup import escape
-from rich.table import Table
 
 from producers.synthesis import LogSpec
 from scorers.errors import ConfigError
 from scorers.forecast.plan import Plan, plan
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import emit, err, plain, progress, utc
+from tidewatch.console import emit, err, folded, plain, progress, utc
 from tidewatch.console import out as console
 from tidewatch.forecast.generate import generate as write
 from tidewatch.forecast.generate import sized
@@ -112,14 +111,14 @@ def arrange(
 def _show(made: Plan, capacity: float) -> None:
     shared = [group for group in made.groups if len(group.servers) > 1]
     if shared:
-        table = Table("stays", "move to it", "peak", "of capacity", "at", box=SIMPLE, title="Group")
+        table = folded("stays", "move to it", "peak", "of capacity", "at", box=SIMPLE, title="Group")
         for group in shared:
             names = ", ".join(map(plain, group.servers[1:]))
             share = f"{group.peak / capacity:.0%}"
             table.add_row(escape(plain(group.servers[0])), escape(names), f"{group.peak:,.1f}", share, utc(group.hour))
         console.print(table)
     if made.heavy:
-        table = Table("server", "peak", "at", "hours too heavy", "machines", box=SIMPLE, title="Spread")
+        table = folded("server", "peak", "at", "hours too heavy", "machines", box=SIMPLE, title="Spread")
         for heavy in made.heavy:
             numbers = f"{heavy.peak:,.1f}", utc(heavy.hour), f"{heavy.hours}", f"{heavy.machines}"
             table.add_row(escape(plain(heavy.server)), *numbers)

@@ -17,7 +17,7 @@ from scorers.errors import ConfigError, UnavailableError
 from stream.contracts import Alert
 from tidewatch import doctor as checks
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import COLOURS, alert_line, emit, err, out
+from tidewatch.console import COLOURS, alert_line, emit, err, folded, out
 from tidewatch.groups import Settings
 from tidewatch.lag import LOAD, WORKER, Group, Part, exceeding, measure
 from tidewatch.settings import InForce
@@ -213,7 +213,7 @@ def _lags(groups: Sequence[Group], now: int) -> Lines:
 
 
 def _table(group: Group, now: int) -> Table:
-    table = Table("topic", "partition", "end", "committed", "unread", "held", "age")
+    table = folded("topic", "partition", "end", "committed", "unread", "held", "age")
     for part in group.parts:
         committed = "" if part.committed is None else f"{part.committed:,}"
         table.add_row(part.topic, str(part.partition), f"{part.end:,}", committed, *_cells(part, now))
@@ -236,7 +236,7 @@ def config(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         emit([asdict(row) for row in rows])
         return
-    table = Table("setting", "value", "from", "meaning")
+    table = folded("setting", "value", "from", "meaning")
     for row in rows:
         table.add_row(row.field, row.value, row.origin, row.description)
     out.print(table)

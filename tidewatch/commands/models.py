@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
-from rich.table import Table
 
 from scorers.errors import ConfigError
 from sinks.read import dataset
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import emit, err, out, plain, utc
+from tidewatch.console import emit, err, folded, out, plain, utc
 from tidewatch.contests import between
 from tidewatch.groups import Settings
 from tidewatch.registry import CHAMPION, Registry, Version
@@ -43,7 +42,7 @@ def listed(context: typer.Context, as_json: AsJson = False) -> None:
     if not versions:
         err.print(f"There is no version of {settings.models.name} yet; run `tidewatch train`.")
         return
-    table = Table("version", "alias", "trained", "devices", "false alarms", "faults found", "gain")
+    table = folded("version", "alias", "trained", "devices", "false alarms", "faults found", "gain")
     for version in versions:
         metrics, _ = registry.metrics(version)
         figures = ("mean_false_alarm_rate", "contest_challenger_detection", "contest_gain")
@@ -76,7 +75,7 @@ def show(
         emit({**told(found), "metrics": metrics, "params": params, "results": plainly})
         return
     show_run(params, metrics)
-    table = Table("device", "status", "windows", "detector", "false alarms", "gain", "reason")
+    table = folded("device", "status", "windows", "detector", "false alarms", "gain", "reason")
     for row in rows[:_ROWS]:
         compared = contest_of(row)
         gain = "" if compared is None else f"{compared.gain:+.3f}"
@@ -129,7 +128,7 @@ def compare(
         )
         return
     ballot = found.ballot
-    table = Table("", f"version {one.number}", f"version {other.number}", title=f"{ballot.devices:,} devices")
+    table = folded("", f"version {one.number}", f"version {other.number}", title=f"{ballot.devices:,} devices")
     for name in ("false_alarms", "detection"):
         sides = getattr(ballot.champion, name), getattr(ballot.challenger, name)
         table.add_row(name.replace("_", " "), *(f"{side:.4f}" for side in sides))
@@ -205,7 +204,7 @@ def tell(registry: Registry, version: Version, target: Path, *, as_json: bool) -
 def show_run(params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
     """How a version was trained, for a person."""
     for title, values in (("how", params), ("figures", metrics)):
-        table = Table(title, "", show_header=True)
+        table = folded(title, "", show_header=True)
         for name, value in sorted(values.items()):
             table.add_row(name, plain(f"{value:.6g}" if isinstance(value, float) else str(value)))
         out.print(table)

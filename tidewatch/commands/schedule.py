@@ -10,12 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
 from scorers.errors import ConfigError, InputError, UnavailableError
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import emit, err, out
+from tidewatch.console import emit, err, folded, out
 from tidewatch.entries import Entry
 from tidewatch.history import History, Outcome, Run, Why
 from tidewatch.locks import running
@@ -65,7 +64,7 @@ def entries(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         emit({"running": alive, "entries": [row.plain() for row in rows]})
         return
-    table = Table("entry", "command", "when", "next, UTC", "last, UTC", "result")
+    table = folded("entry", "command", "when", "next, UTC", "last, UTC", "result")
     for row in rows:
         table.add_row(*row.cells())
     out.print(table)
@@ -107,7 +106,7 @@ def history(
     if as_json:
         emit([run.plain() | {"log": _kept(runner.log(run.entry, run.id))} for run in rows])
         return
-    table = Table("run", "entry", "for, UTC", "why", "began, UTC", "took", "result", "reason")
+    table = folded("run", "entry", "for, UTC", "why", "began, UTC", "took", "result", "reason")
     for each in rows:
         times = f" ({each.times} times)" if each.times > 1 else ""
         took = "" if each.began is None else _span(each, clock())

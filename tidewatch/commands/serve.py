@@ -11,7 +11,7 @@ from rich.table import Table
 from serving import logs
 from tidewatch import hosting, smoke
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import emit, err, out
+from tidewatch.console import emit, err, folded, out
 from tidewatch.settings import InForce, override
 
 KEY = "TIDEWATCH_KEY"
@@ -68,7 +68,7 @@ def usage(
 
 
 def _schema(about: dict[str, Any]) -> Table:
-    table = Table("field", "datatype", "shape", "columns", box=SIMPLE)
+    table = folded("field", "datatype", "shape", "columns", box=SIMPLE)
     for field in about["signature"]:
         table.add_row(field["name"], field["datatype"], str(field["shape"]), ", ".join(field["columns"]))
     return table

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tidewatch.commands.flags import AsJson
-from tidewatch.console import emit, err, out
+from tidewatch.console import emit, err, folded, out
 from tidewatch.demo import Demo, Scene
 from tidewatch.settings import InForce, mask, override
 from tidewatch.signals import until_signalled
@@ -84,7 +83,7 @@ def _welcome(in_force: InForce, stack: Stack, folder: Path) -> None:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    table = Table("what", "came of it", title="Tidewatch")
+    table = folded("what", "came of it", title="Tidewatch")
     for key in KEYS:
         value = summary[key]
         shown = f"{value:.2%}" if key in {"fault_recall", "false_alarm_rate"} else f"{value:,}"

@@ -3,12 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from scorers.errors import ConfigError
 from tidewatch.commands.flags import AsJson
 from tidewatch.commands.models import Which, Yes, forget, show_run, tell, told
-from tidewatch.console import emit, err, out, plain, utc
+from tidewatch.console import emit, err, folded, out, plain, utc
 from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
 from tidewatch.registry import Registry
@@ -42,7 +41,7 @@ def models(
     if not versions:
         err.print("No forecaster was recorded yet; run `tidewatch load train`.")
         return
-    table = Table("version", "alias", "model", "trained to", "accuracy", "macro-F1", "ranked\nprob.", box=None)
+    table = folded("version", "alias", "model", "trained to", "accuracy", "macro-F1", "ranked\nprob.", box=None)
     for one in versions:
         metrics, params = registry.metrics(one)
         figures = (metrics.get(f"test_{name}") for name in ("accuracy", "macro_f1", "rps"))
