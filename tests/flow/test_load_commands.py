@@ -132,6 +132,35 @@ def test_versions_are_listed_promoted_and_rolled_back() -> None:
     assert pack.load(FILE).version == second["version"]
 
 
+def test_two_versions_are_compared_on_hours_that_neither_has_learned_from() -> None:
+    split = START + 16 * DAY_MS
+    trained("--model", "boosting", "--split", str(split))
+    trained("--model", "boosting", "--split", str(split + 3 * DAY_MS), "--force")
+    found = json.loads(run("load", "compare", "1", "champion", "--json")[1])
+
+    assert found["since"] >= split + 3 * DAY_MS
+    assert not found["seen"]
+    assert [found[side]["version"] for side in ("champion", "challenger")] == [1, 2]
+    assert found["champion"]["rows"] == found["challenger"]["rows"]
+    assert found["won"] == (found["challenger"]["rps"] < found["champion"]["rps"])
+    code, shown = run("load", "compare", "1", "champion")
+    assert (code, "is better" in shown) == (0, True)
+    earlier = json.loads(run("load", "compare", "1", "2", "--since", str(split), "--json")[1])
+    assert earlier["seen"]
+    assert earlier["champion"]["rows"] > found["champion"]["rows"]
+    with pytest.raises(InputError, match=r"Fewer than 48 hours.*--since"):
+        run("load", "compare", "1", "2", "--since", str(START + 400 * DAY_MS))
+    with pytest.raises(InputError, match="99"):
+        run("load", "compare", "1", "99")
+
+
+def test_versions_that_part_classes_elsewhere_are_not_compared() -> None:
+    trained("--model", "boosting")
+    trained("--model", "boosting", "--quantiles", "0.6,0.9", "--force")
+    with pytest.raises(ConfigError, match="part classes at other loads, 100, 400 and"):
+        run("load", "compare", "1", "2")
+
+
 def test_a_version_is_deleted_unless_it_is_in_force() -> None:
     trained("--model", "boosting")
     trained("--model", "forest", "--force")

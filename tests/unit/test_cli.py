@@ -35,7 +35,7 @@ COMMANDS += ["report"]
 COMMANDS += [
     "load",
     *(f"load {word}" for word in ("etl", "generate", "plan", "train", "forecast", "backtest", "worker")),
-    *(f"load {word}" for word in ("models", "promote", "rollback", "delete")),
+    *(f"load {word}" for word in ("models", "compare", "promote", "rollback", "delete")),
 ]
 COMMANDS += ["serve", "service", "service usage", "service smoke"]
 COMMANDS += ["jobs", "jobs list", "jobs show", "jobs logs", "jobs cancel", "jobs delete"]

@@ -1,5 +1,6 @@
 """Commands about the forecasters that were trained: which there are, and which is in force."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,11 +13,13 @@ from tidewatch.forecast.settings import model_file
 from tidewatch.groups import Settings
 from tidewatch.registry import Registry
 from tidewatch.settings import InForce
+from tidewatch.spans import moment
 
 
 def register(load: typer.Typer) -> None:
     """Add the commands."""
     load.command()(models)
+    load.command()(compare)
     load.command()(promote)
     load.command()(rollback)
     load.command()(delete)
@@ -49,6 +52,47 @@ def models(
         until = utc(int(params["until"]))[:10] if "until" in params else ""
         table.add_row(str(one.number), ", ".join(one.aliases), plain(params.get("model", "")), until, *shown)
     out.print(table)
+
+
+def compare(
+    context: typer.Context,
+    champion: Annotated[str, typer.Argument(help="Number or alias of one.")],
+    challenger: Annotated[str, typer.Argument(help="Number or alias of the other.")],
+    features: Annotated[
+        Path | None, typer.Option(help="Folder that `tidewatch load etl` wrote; load.folder by default.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Hours from this time on; by default those that neither has learned from.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge two versions on the same recorded hours, by default on those that neither has learned from."""
+    from tidewatch.forecast.contests import between  # noqa: PLC0415 - as below
+
+    registry, settings = _registry(context)
+    versions = registry.version(champion), registry.version(challenger)
+    begins = moment(since, "--since") if since else None
+    found = between(registry, versions, features or settings.load.folder, begins)
+    sides = dict(zip(("champion", "challenger"), zip(versions, found.figures, strict=True), strict=True))
+    won = found.figures[1].rps < found.figures[0].rps
+    if as_json:
+        told_of = {name: {"version": one.number, "rows": of.rows, **of.told()} for name, (one, of) in sides.items()}
+        emit({"since": found.since, "until": found.until, "seen": found.seen, "won": won, **told_of})
+        return
+    heads = ("accuracy", "precision", "recall", "F1", "macro-F1", "ranked\nprob.")
+    table = folded("version", *heads, box=None)
+    for one, of in sides.values():
+        figures = (of.accuracy, of.precision, of.recall, of.f1, of.macro_f1, of.rps)
+        table.add_row(str(one.number), *(f"{value:.4f}" for value in figures))
+    out.print(table)
+    same = found.figures[0].rps == found.figures[1].rps
+    out.print(
+        f"{found.figures[0].rows:,} hours of servers from {utc(found.since)} to {utc(found.until)}: "
+        + ("they are equally good" if same else f"version {versions[won].number} is better"),
+        soft_wrap=True,
+    )
+    if found.seen:
+        err.print("one of them has learned from some of these hours, which flatters it; give a later --since")
 
 
 def promote(

@@ -257,7 +257,7 @@ def contest(test: pa.Table, challenger: Forecaster, champion: Forecaster) -> Con
     unseen = test.filter(pc.greater_equal(test["hour"], champion.facts["until"]))
     if len(unseen) < len(test) and len(pc.unique(unseen["hour"])) < FEWEST:
         return None
-    known = _since(unseen, challenger.spec, champion)
+    known = known_to(champion, unseen, challenger.spec)
     return Contest(pc.min(unseen["hour"]).as_py(), judged(challenger, unseen), judged(champion, known))
 
 
@@ -304,9 +304,9 @@ def _champion(load: Load, spec: FeatureSpec) -> Forecaster | None:
     return champion
 
 
-def _since(rows: pa.Table, spec: FeatureSpec, champion: Forecaster) -> pa.Table:
-    """Rows as a forecaster knows them whose days are counted from another start."""
-    place, days = rows.schema.get_field_index("trend"), (spec.start - champion.spec.start) / DAY_MS
+def known_to(forecaster: Forecaster, rows: pa.Table, spec: FeatureSpec) -> pa.Table:
+    """Rows as a forecaster knows them whose days are counted from another start than these."""
+    place, days = rows.schema.get_field_index("trend"), (spec.start - forecaster.spec.start) / DAY_MS
     return rows.set_column(place, rows.schema.field(place), pc.add(rows["trend"], days))
 
 
