@@ -1,5 +1,6 @@
 """The short way of small requests for scores beside the ordinary one, over sockets: nobody can tell them apart."""
 
+import asyncio
 import gzip
 import json
 import logging
@@ -8,7 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -86,7 +87,11 @@ class Answer:
     headers: list[tuple[str, str]]
     """Without the date, and without ids that are drawn."""
     body: bytes
-    closed: bool
+
+    @property
+    def last(self) -> bool:
+        """Whether the connection ends with it."""
+        return ("connection", "close") in self.headers
 
 
 def ask(running: Running, sent: bytes) -> Answer:
@@ -94,12 +99,9 @@ def ask(running: Running, sent: bytes) -> Answer:
     with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
         answer, _ = one(connection, b"")
-        connection.settimeout(0.05)
-        try:
-            closed = connection.recv(1) == b""
-        except TimeoutError:
-            closed = False
-    return replace(answer, closed=closed)
+        if answer.last:
+            assert connection.recv(1) == b""
+    return answer
 
 
 def one(connection: socket.socket, before: bytes) -> tuple[Answer, bytes]:
@@ -117,7 +119,7 @@ def one(connection: socket.socket, before: bytes) -> tuple[Answer, bytes]:
         rest += received(connection)
     drawn = [(name, value) for name, value in headers if name == "x-request-id" and re.fullmatch("[0-9a-f]{16}", value)]
     kept = [pair for pair in headers if pair[0] != "date" and pair not in drawn]
-    return Answer(int(status.split()[1]), kept, rest[:length], closed=False), rest[length:]
+    return Answer(int(status.split()[1]), kept, rest[:length]), rest[length:]
 
 
 def received(connection: socket.socket) -> bytes:
@@ -240,7 +242,7 @@ def test_requests_sent_at_once_are_answered_in_their_order(pair: Pair) -> None:
 def lasting(pair: Pair) -> list[bytes]:
     """Requests after which the connection goes on."""
     known = [*usual(pair).values(), *unusual(pair).values()]
-    return [sent for sent in known if not ask(pair.ordinary, sent).closed]
+    return [sent for sent in known if not ask(pair.ordinary, sent).last]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -261,7 +263,7 @@ def conversation(running: Running, requests: Sequence[bytes], cuts: Sequence[int
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start, end in pairwise([0, *cuts, len(sent)]):
             connection.sendall(sent[start:end])
-            time.sleep(0.02)
+            running.do(asyncio.sleep(0.01))  # by then its loop has read that
         for _ in requests:
             answer, rest = one(connection, rest)
             found.append(answer)
@@ -276,7 +278,7 @@ def test_a_request_that_comes_in_pieces_goes_the_ordinary_way(pair: Pair) -> Non
         with socket.create_connection(("127.0.0.1", pair.short.port), timeout=PATIENCE_S) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(sent[:cut])
-            time.sleep(0.05)
+            pair.short.do(asyncio.sleep(0.01))  # by then its loop has read that
             connection.sendall(sent[cut:])
             assert one(connection, b"")[0].status == 200
             in_headers = cut < sent.index(b"\r\n\r\n") + 4
@@ -294,7 +296,7 @@ def test_both_ways_are_counted_and_logged_alike(pair: Pair, caplog: pytest.LogCa
         caplog.clear()
         for sent in usual(pair).values():
             ask(running, sent)
-        until(lambda running=running: not running.gate.at_work)
+        running.do(asyncio.sleep(0.01))  # by then the last one has been told of
         found = [getattr(record, "fields", {}) for record in caplog.records if record.name == "serving.requests"]
         lines = [[line[name] for name in ("method", "route", "status", "key")] for line in found]
         told.append((lines, {name: count - before.get(name, 0) for name, count in counted(running).items()}))
@@ -355,8 +357,7 @@ def test_a_service_that_leaves_gives_connections_back_by_both_ways(pair: Pair, m
     answers = [ask(running, request(plain(pair))) for running in (pair.short, pair.ordinary)]
 
     assert answers[0] == answers[1]
-    assert answers[0].closed
-    assert ("connection", "close") in answers[0].headers
+    assert answers[0].last
 
 
 def test_both_ways_collect_and_ask_the_challenger(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
