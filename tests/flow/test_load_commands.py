@@ -3,78 +3,35 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from scorers.errors import ConfigError, ForecasterFileError, InputError, TidewatchError
 from scorers.forecast import fit, pack
 from scorers.forecast.calendar import FeatureSpec, calendar
-from scorers.forecast.fit import Recipe
 from scorers.forecast.issue import FORECASTS
 from scorers.forecast.metrics import better
-from scorers.forecast.model import Kind
 from scorers.forecast.naive import RIVALS
 from scorers.forecast.schema import CALENDAR, HOUR_MS
 from tests.loads import DAY_MS, START, folder, hours
-from tidewatch.cli import EXIT_CODES, app, main
-from tidewatch.follower import Follower
+from tests.teaching import FILE, SMALL, made, place, registry, run, trained  # noqa: F401 - fixtures
+from tidewatch.cli import EXIT_CODES, main
 from tidewatch.forecast.backtest import Backtest
 from tidewatch.forecast.page import write
-from tidewatch.forecast.record import FORECASTERS, forecasters
-from tidewatch.registry import Registry
-from tidewatch.settings import load as load_settings
 
 Capture = pytest.CaptureFixture[str]
+LOAD = Path("var/load")
 END = START + 28 * DAY_MS
-FILE = Path("var/load/models/forecaster.twf")
-SMALL = Recipe("ordinal", Kind.ORDINAL, {"max_iter": 15, "min_samples_leaf": 20, "random_state": 42})
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("load"), hours(days=28))
-
-
-@pytest.fixture(autouse=True)
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with four weeks of hours, and training that is done in a moment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TIDEWATCH_MODELS__REGISTRY", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    Path("var/load").mkdir(parents=True)
-    for name in ("hours", "features", "etl.json"):
-        Path("var/load", name).symlink_to(made / name)
-    small = Recipe("forest", Kind.FOREST, {"n_estimators": 9, "max_depth": 8, "random_state": 42})
-    monkeypatch.setitem(fit.RECIPES, "boosting", (SMALL,))
-    monkeypatch.setitem(fit.RECIPES, "forest", (small,))
-    monkeypatch.setitem(fit.RECIPES, "auto", (small, SMALL))
 
 
 @pytest.fixture
 def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No registry, which takes longer than all else."""
     monkeypatch.setenv("TIDEWATCH_MODELS__REGISTRY", "")
-
-
-def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["--set", "load.thresholds=100,400", *words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout
-
-
-def trained(*words: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(run("load", "train", "--json", *words)[1])
-    return told
-
-
-def registry() -> Registry:
-    return Registry(forecasters(load_settings().settings.models), FORECASTERS)
 
 
 def test_a_training_is_recorded_and_put_in_force() -> None:
@@ -113,121 +70,6 @@ def test_a_model_no_better_than_the_one_in_force_is_refused_unless_forced() -> N
     forced = trained("--model", "boosting", "--force")
     assert forced["promoted"]
     assert pack.load(FILE).version == forced["version"]
-
-
-def test_versions_are_listed_promoted_and_rolled_back() -> None:
-    first = trained("--model", "boosting")
-    second = trained("--model", "forest", "--force")
-    listed = json.loads(run("load", "models", "--json")[1])
-
-    assert [(one["number"], one["aliases"]) for one in listed] == [(2, ["champion"]), (1, [])]
-    assert listed[1]["metrics"]["test_accuracy"] == first["test"]["accuracy"]
-    assert "champion" in run("load", "models")[1]
-    assert json.loads(run("load", "rollback", "--json")[1])["aliases"] == ["champion"]
-    assert pack.load(FILE).version == first["version"]
-    with pytest.raises(InputError, match="No version of load was in force before"):
-        run("load", "rollback")
-    code, shown = run("load", "promote", "2", "--force")
-    assert (code, "version 2 is in force" in shown) == (0, True)
-    assert pack.load(FILE).version == second["version"]
-
-
-def test_two_versions_are_compared_on_hours_that_neither_has_learned_from() -> None:
-    split = START + 16 * DAY_MS
-    trained("--model", "boosting", "--split", str(split))
-    trained("--model", "boosting", "--split", str(split + 3 * DAY_MS), "--force")
-    found = json.loads(run("load", "compare", "1", "champion", "--json")[1])
-
-    assert found["since"] >= split + 3 * DAY_MS
-    assert not found["seen"]
-    assert [found[side]["version"] for side in ("champion", "challenger")] == [1, 2]
-    assert found["champion"]["rows"] == found["challenger"]["rows"]
-    assert found["won"] == (found["challenger"]["rps"] < found["champion"]["rps"])
-    code, shown = run("load", "compare", "1", "champion")
-    assert (code, "is better" in shown) == (0, True)
-    earlier = json.loads(run("load", "compare", "1", "2", "--since", str(split), "--json")[1])
-    assert earlier["seen"]
-    assert earlier["champion"]["rows"] > found["champion"]["rows"]
-    with pytest.raises(InputError, match=r"Fewer than 48 hours.*--since"):
-        run("load", "compare", "1", "2", "--since", str(START + 400 * DAY_MS))
-    with pytest.raises(InputError, match="99"):
-        run("load", "compare", "1", "99")
-
-
-def test_versions_that_part_classes_elsewhere_are_not_compared() -> None:
-    trained("--model", "boosting")
-    trained("--model", "boosting", "--quantiles", "0.6,0.9", "--force")
-    with pytest.raises(ConfigError, match="part classes at other loads, 100, 400 and"):
-        run("load", "compare", "1", "2")
-
-
-def test_a_version_is_deleted_unless_it_is_in_force() -> None:
-    trained("--model", "boosting")
-    trained("--model", "forest", "--force")
-
-    with pytest.raises(ConfigError, match="Version 2 is in force"):
-        run("load", "delete", "champion", "--yes")
-    code, _ = run("load", "delete", "1")  # nobody says yes
-    assert code == 1
-    assert json.loads(run("load", "delete", "1", "--yes", "--json")[1]) == {"deleted": 1}
-    assert [one.number for one in registry().versions()] == [2]
-
-
-def test_a_version_that_lost_is_promoted_only_by_force() -> None:
-    trained("--model", "boosting")
-    lost = trained("--model", "boosting")
-    shown = json.loads(run("load", "models", "challenger", "--json")[1])
-
-    assert shown["training"]["reasons"] == lost["reasons"]
-    assert shown["params"]["model"] == "ordinal"
-    with pytest.raises(ConfigError, match=r"Version 2 should not be in force.*no better.*--force"):
-        run("load", "promote", "challenger")
-    assert pack.load(FILE).version != lost["version"]
-    run("load", "promote", "challenger", "--force")
-    assert pack.load(FILE).version == lost["version"]
-    assert [one.aliases for one in registry().versions()] == [("champion",), ()]
-
-
-def test_a_version_that_was_tampered_with_is_not_put_in_force() -> None:
-    first = trained("--model", "boosting")
-    trained("--model", "forest", "--force")
-    champion = FILE.read_bytes()
-    (stored,) = (
-        path for path in Path("var/models").rglob("forecaster.twf") if first["version"].encode() in path.read_bytes()
-    )
-    content = bytearray(stored.read_bytes())
-    content[len(content) // 2] ^= 1
-    stored.write_bytes(content)
-
-    for words in (("rollback",), ("promote", "1", "--force")):
-        with pytest.raises(ForecasterFileError, match="changed after it was written"):
-            run("load", *words)
-    assert FILE.read_bytes() == champion
-    assert registry().version("champion").number == 2
-
-
-def test_without_a_registry_there_are_no_versions() -> None:
-    with pytest.raises(ConfigError, match=r"models\.registry is empty"):
-        run("--set", "models.registry=", "load", "models")
-    assert "run `tidewatch load train`" in CliRunner().invoke(app, ["load", "models"]).stderr
-    with pytest.raises(InputError, match="none yet; run `tidewatch load train`"):
-        run("load", "promote", "1")
-
-
-def test_a_follower_of_forecasters_fetches_what_its_alias_names(tmp_path: Path) -> None:
-    models = load_settings().settings.models.model_copy(update={"follow": "champion"})
-    target = tmp_path / "elsewhere" / "forecaster.twf"
-    follower = Follower(forecasters(models), target, FORECASTERS)
-    follower.look()
-    assert not target.exists()
-
-    first = trained("--model", "boosting")
-    follower.look()
-    assert pack.load(target).version == first["version"]
-    trained("--model", "forest", "--force")
-    run("load", "rollback")
-    follower.look()
-    assert pack.load(target).version == first["version"]
 
 
 def test_a_refit_learns_from_all_hours_and_keeps_the_figures_of_the_model_tested() -> None:
@@ -344,19 +186,19 @@ def test_forecasts_are_told_and_written_alike() -> None:
     assert "10.0.0.3" in run("load", "forecast", "--hours", "6")[1]
 
 
-def test_a_forecast_of_the_past_sees_nothing_of_what_came_after(made: Path, tmp_path: Path) -> None:
+def test_a_forecast_of_the_past_sees_nothing_of_what_came_after(tmp_path: Path) -> None:
     run("load", "train", "--model", "boosting")
     at = START + 20 * DAY_MS
-    known = pq.read_table(made / "hours")
+    known = pq.read_table(LOAD / "hours")
     cut = folder(tmp_path / "cut", known.filter(pc.less(known["hour"], at)))
     words = ("load", "forecast", "--json", "--servers", "10.0.0.2,10.0.0.4")
 
     assert run(*words, "--at", str(at + 5))[1] == run(*words, "--in", str(cut), "--at", str(at))[1]
 
 
-def test_a_new_server_is_forecast_and_marked(made: Path, tmp_path: Path) -> None:
+def test_a_new_server_is_forecast_and_marked(tmp_path: Path) -> None:
     run("load", "train", "--model", "boosting")
-    known = pq.read_table(made / "hours")
+    known = pq.read_table(LOAD / "hours")
     new = known.slice(len(known) - 1).set_column(0, "server", pa.array(["new"]))
     more = folder(tmp_path / "more", pa.concat_tables([known, new]))
     told = {one["server"]: one for one in json.loads(run("load", "forecast", "--json", "--in", str(more))[1])}
