@@ -29,6 +29,12 @@ class Load:
         """Answers in a second."""
         return len(self.latencies) / self.seconds
 
+    @classmethod
+    def sum(cls, loads: Sequence["Load"]) -> "Load":
+        """Several, one after the other."""
+        seconds, failed = sum(load.seconds for load in loads), sum(load.failed for load in loads)
+        return cls(seconds, np.concatenate([load.latencies for load in loads]), failed)
+
     def quantile(self, share: float) -> float:
         """Milliseconds."""
         return float(1000 * np.quantile(self.latencies, share))

@@ -1,4 +1,4 @@
-"""The service beside MLServer: 15 one-class SVMs, the same requests over the same connections, one after the other."""
+"""The service beside MLServer: 15 one-class SVMs, the same requests over the same connections, in turns."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ METRICS = 1
 TRAINED = 280
 """Windows a model is trained on, as the published models were."""
 CONNECTIONS = (1, 32)
+TURNS = 5
 OURS, PEER = "tidewatch", "mlserver"
 _READY_S = 120.0
 
@@ -65,14 +66,12 @@ def run(seconds: float, only: str | None = None) -> dict[str, Any]:
     pasts = {model_name(number): windows(number, TRAINED) for number in range(MODELS)}
     bodies = {name: _body(windows(number + MODELS, 1)) for number, name in enumerate(pasts)}
     runners: dict[str, Callable[[Path, dict[str, Statistics]], Any]] = {OURS: _ours, PEER: _mlserver}
-    found: dict[str, Any] = {}
-    with folder(keep=False) as place:
-        for name, start in runners.items():
-            if only in (None, name):
-                with start(place, pasts) as server:
-                    found[name] = {
-                        str(many): _measure(name, server.port, bodies, many, seconds) for many in CONNECTIONS
-                    }
+    found: dict[str, Any] = {name: {} for name in runners if only in (None, name)}
+    with folder(keep=False) as place, ExitStack() as stack:
+        ports = {name: stack.enter_context(runners[name](place, pasts)).port for name in found}
+        for many in CONNECTIONS:
+            for name, figures in _measured(ports, bodies, many, seconds).items():
+                found[name][str(many)] = figures
     machine = {"cores": os.cpu_count(), "load": load, "python": platform.python_version()}
     return {"machine": machine, "seconds": seconds, "models": MODELS, "servers": found, "times": _times(found)}
 
@@ -82,12 +81,23 @@ def _times(found: dict[str, Any]) -> float | None:
     return found[OURS][most]["rate"] / found[PEER][most]["rate"] if {OURS, PEER} <= found.keys() else None
 
 
-def _measure(name: str, port: int, bodies: dict[str, bytes], connections: int, seconds: float) -> dict[str, float]:
-    requests = [drive.request(port, f"/v2/models/{model}/infer", body) for model, body in bodies.items()]
-    drive.drive(port, requests, connections, seconds / 5)  # warm for everyone
-    load = drive.drive(port, requests, connections, seconds)
-    if load.failed:
-        raise ModelError(f"{name} answered {load.failed} requests with an error.")
+def _measured(
+    ports: dict[str, int], bodies: dict[str, bytes], connections: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Figures by server, of so many seconds each, taken in turns: whatever else the machine does meets all alike."""
+    loads: dict[str, list[drive.Load]] = {name: [] for name in ports}
+    for turn in range(TURNS + 1):
+        for name, port in ports.items():
+            requests = [drive.request(port, f"/v2/models/{model}/infer", body) for model, body in bodies.items()]
+            load = drive.drive(port, requests, connections, seconds / TURNS)
+            if load.failed:
+                raise ModelError(f"{name} answered {load.failed} requests with an error.")
+            if turn:  # the first is to warm up
+                loads[name].append(load)
+    return {name: _figures(name, connections, drive.Load.sum(done)) for name, done in loads.items()}
+
+
+def _figures(name: str, connections: int, load: drive.Load) -> dict[str, float]:
     figures = {"rate": load.rate, "p50": load.quantile(0.5), "p99": load.quantile(0.99)}
     told = f"{load.rate:,.0f} requests/s, p50 {figures['p50']:.2f} ms, p99 {figures['p99']:.2f} ms"
     console.print(f"{name}, {connections} connections: {told}")
