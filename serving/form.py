@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -64,7 +64,7 @@ async def score(service: Service, name: str, data: bytes | msgspec.Raw, request:
     """
     model = await service.model(name)
     fields = _fields(data)
-    if fields is not None and ("readings" in fields or "windows" in fields):
+    if _recording(fields):
         results: Sequence[Any] = await _recorded(service, model, fields)
     else:
         given = _columns(data, fields)
@@ -79,7 +79,7 @@ def columns(data: msgspec.Raw) -> Columns | None:
         RefusedError: its data are nothing of the kind.
     """
     fields = _fields(data)
-    return None if fields is not None and ("readings" in fields or "windows" in fields) else _columns(data, fields)
+    return None if _recording(fields) else _columns(data, fields)
 
 
 def answer(name: str, model: Model, results: Sequence[Any], request: Id) -> bytes:
@@ -94,6 +94,11 @@ def _fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
         return None
     fields: dict[str, msgspec.Raw] = _decoded(_object, data, "data is no object")
     return fields
+
+
+def _recording(fields: dict[str, msgspec.Raw] | None) -> TypeGuard[dict[str, msgspec.Raw]]:
+    """Whether they are readings or windows."""
+    return fields is not None and ("readings" in fields or "windows" in fields)
 
 
 def _columns(data: bytes | msgspec.Raw, fields: dict[str, msgspec.Raw] | None) -> Columns:

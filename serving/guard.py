@@ -162,8 +162,8 @@ class _Exchange:
             return  # the app's own words on a body that we cut off
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message.setdefault("headers", ())
-            await self._send({**message, "headers": [*message["headers"], *self._entry.added(message["headers"])]})
+            headers = [*message.get("headers", ())]
+            await self._send({**message, "headers": [*headers, *self._entry.added(headers)]})
         elif message.get("more_body"):
             await self._piece(message)
         else:

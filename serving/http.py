@@ -185,8 +185,12 @@ async def respond(send: Send, status: int, content: bytes, kind: bytes, *headers
 
 async def refuse(send: Send, error: RefusedError) -> None:
     """Say what is wrong with a request."""
-    extra = [(b"retry-after", RETRY_S)] if isinstance(error, OverloadedError) else []
-    await respond(send, error.status, fault(str(error)), JSON, *extra)
+    await respond(send, error.status, fault(str(error)), JSON, *later(error))
+
+
+def later(error: RefusedError) -> list[tuple[bytes, bytes]]:
+    """The header that says when to come again, where that may help."""
+    return [(b"retry-after", RETRY_S)] if isinstance(error, OverloadedError) else []
 
 
 def fault(said: str) -> bytes:

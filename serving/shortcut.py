@@ -17,7 +17,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving import form, http, protocol, trace
-from serving.errors import OverloadedError, RefusedError
+from serving.errors import RefusedError
 from serving.gate import FAILED, Entry, Gate, Headers, common
 from serving.models import STAMP, Model
 from serving.service import Service
@@ -173,8 +173,7 @@ class Short:
     def set_exception(self, error: BaseException) -> None:
         """Answer with what went wrong."""
         if isinstance(error, RefusedError):
-            extra = [(b"retry-after", http.RETRY_S)] if isinstance(error, OverloadedError) else []
-            self._reply(error.status, http.fault(str(error)), http.JSON, extra)
+            self._reply(error.status, http.fault(str(error)), http.JSON, http.later(error))
         else:
             log.error("An answer failed", exc_info=error, extra={"fields": {"route": self._entry.route()}})
             self._entry.gate.meters.rejected.labels("failed").inc()

@@ -1,16 +1,13 @@
 """Two registered fleets on the same recorded windows."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
 
 from scorers import pack
 from scorers.contest import Ballot, Contest, ballot, contest
-from scorers.fleet import Fleet
 from scorers.period import Period, Spans
 from scorers.source import devices, extent, tables, windows
 from scorers.train import within
@@ -48,7 +45,7 @@ def between(
     period, length = when
     if length is not None and (last := extent(source, period).until) is not None:
         period = replace(period, since=last - length + 1)
-    fleets = _fetch(registry, versions[0]), _fetch(registry, versions[1])
+    fleets = registry.loaded(versions[0], pack.load), registry.loaded(versions[1], pack.load)
     contests: list[tuple[str, Contest]] = []
     with tables(source, period) as (total, found), progress("comparing") as show:
         for table in found:
@@ -63,10 +60,3 @@ def between(
                     contests.append((device, one))
             show(len(contests), total)
     return Found(contests, ballot([one for _, one in contests]), int(np.sum([one.seen for _, one in contests])))
-
-
-def _fetch(registry: Registry, version: Version) -> Fleet:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fleet.arrow"
-        registry.fetch(version, path)
-        return pack.load(path)

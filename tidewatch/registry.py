@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scorers import pack
 from scorers.errors import ConfigError, InputError, UnavailableError
@@ -27,6 +27,8 @@ FILE = "fleet.arrow"
 LOCAL = "sqlite:///"
 
 log = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,13 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder, _answering():
             got = self._client.download_artifacts(version.run_id, f"{FLEET}/{self._artefact.file}", folder)
             self._artefact.install(Path(got), target)
+
+    def loaded(self, version: Version, load: Callable[[Path], Loaded]) -> Loaded:
+        """What a version holds, read from a file that goes again; errors as of ``fetch``."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self._artefact.file
+            self.fetch(version, path)
+            return load(path)
 
     def kept(self, version: Version, name: str, folder: Path) -> Path:
         """A file that the training which made a version has kept, such as its table of results, in a folder."""

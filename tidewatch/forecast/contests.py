@@ -1,6 +1,5 @@
 """Two versions of the forecaster on the same recorded hours."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from scorers.errors import ConfigError, InputError
 from scorers.forecast import pack
 from scorers.forecast.fit import judged
 from scorers.forecast.metrics import Figures
-from scorers.forecast.model import Forecaster
 from tidewatch.console import utc
 from tidewatch.forecast import store
 from tidewatch.forecast.training import FEWEST, known_to
@@ -45,7 +43,7 @@ def between(registry: Registry, versions: tuple[Version, Version], folder: Path,
     """
     place = store.root(folder)
     spec, rows = store.spec(place), store.features(place / "features")
-    both = _fetch(registry, versions[0]), _fetch(registry, versions[1])
+    both = registry.loaded(versions[0], pack.load), registry.loaded(versions[1], pack.load)
     for version, each in zip(versions, both, strict=True):
         if (each.spec.timezone, each.spec.country) != (spec.timezone, spec.country):
             raise ConfigError(
@@ -56,19 +54,13 @@ def between(registry: Registry, versions: tuple[Version, Version], folder: Path,
         told = " and ".join(f"{low:g}, {high:g}" for low, high in (each.thresholds for each in both))
         raise ConfigError(f"The two part classes at other loads, {told}: they forecast something else each.")
     learned = max(each.facts["until"] for each in both)
-    chosen = rows.filter(pc.and_(pc.is_valid(rows["load"]), pc.greater_equal(rows["hour"], since or learned)))
+    begins = learned if since is None else since
+    chosen = rows.filter(pc.and_(pc.is_valid(rows["load"]), pc.greater_equal(rows["hour"], begins)))
     if len(pc.unique(chosen["hour"])) < FEWEST:
         raise InputError(
-            f"Fewer than {FEWEST} hours are left from {utc(since or learned)} UTC on to compare them on; read later "
+            f"Fewer than {FEWEST} hours are left from {utc(begins)} UTC on to compare them on; read later "
             "ones by `tidewatch load etl`, or give an earlier --since, though it flatters who has learned from them."
         )
     ends = pc.min_max(chosen["hour"]).as_py()
     first, second = (judged(each, known_to(each, chosen, spec)) for each in both)
     return Found(ends["min"], ends["max"], (first, second), ends["min"] < learned)
-
-
-def _fetch(registry: Registry, version: Version) -> Forecaster:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "forecaster.twf"
-        registry.fetch(version, path)
-        return pack.load(path)
