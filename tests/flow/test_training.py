@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from scorers import pack
 from scorers.errors import ConfigError, FleetFileError, InputError, ModelError, UnavailableError
@@ -23,6 +24,7 @@ from scorers.fleet import Fleet
 from scorers.statistics import BLOCKS, Statistics, concat
 from sinks.table import STATISTICS
 from tests.simulator import Device
+from tidewatch.cli import app
 from tidewatch.follower import Follower
 from tidewatch.groups import Settings
 from tidewatch.registry import Registry
@@ -347,6 +349,26 @@ def test_a_follower_fetches_what_its_alias_names(settings: Settings, tmp_path: P
     forced = train(settings, replace(order(settings), force=True))
     follower.look()
     assert pack.load(target).version == forced.run
+
+
+def test_two_versions_are_compared_on_recorded_windows(settings: Settings) -> None:
+    write(settings.parquet.folder, {"pump": Device(1, 3).windows(120)})
+    for _ in range(2):
+        train(settings, replace(order(settings), force=True))
+    models, recorded = settings.models, str(settings.parquet.folder)
+    places = {"models.registry": models.registry.get_secret_value(), "models.folder": models.folder}
+    flags = [word for name, value in places.items() for word in ("--set", f"{name}={value}")]
+    words = ["models", "compare", "1", "2", "--statistics", recorded]
+    shown, found = (CliRunner().invoke(app, [*flags, *words, *more]) for more in ((), ("--json",)))
+
+    assert (shown.exit_code, found.exit_code) == (0, 0)
+    assert "agreement 1.0000" in shown.stdout
+    compared = json.loads(found.stdout)
+    assert (compared["champion"]["false_alarms"], compared["devices_seen"]) == (
+        compared["challenger"]["false_alarms"],
+        1,
+    )
+    assert [one["device"] for one in compared["results"]] == ["pump"]
 
 
 def test_a_fleet_that_was_tampered_with_is_not_installed(settings: Settings) -> None:
